@@ -1,0 +1,34 @@
+"""The exceptions that the library raises on purpose; each message names the file and the remedy.
+
+Only `archivecolor.cli` turns them into printed lines and exit codes.
+"""
+
+from __future__ import annotations
+
+
+class ArchiveColorError(Exception):
+    """Base of every error that archivecolor raises on purpose."""
+
+
+class FilmOpenError(ArchiveColorError):
+    """A film or still cannot be opened, or holds no picture that can be colourised."""
+
+
+class FilmDecodeError(ArchiveColorError):
+    """A film opened, but its picture cannot be decoded."""
+
+
+class FilmEncodeError(ArchiveColorError):
+    """An output cannot be written, or its settings do not fit its container."""
+
+
+class WeightsError(ArchiveColorError):
+    """Generator weights cannot be found, verified or loaded."""
+
+
+class DataError(ArchiveColorError):
+    """Training or evaluation photographs, or a run folder, cannot be used."""
+
+
+class ConfigError(ArchiveColorError):
+    """Settings contradict each other or are out of range."""

@@ -1,0 +1,1 @@
+"""The paper's adversarial training: photographs, losses, the loop, checkpoints."""
