@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from archivecolor.errors import ConfigError
@@ -48,7 +49,7 @@ class GeneratorConfig:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """Shape of the PatchGAN discriminators (paper IV-B and III-D): ``scales`` of them, on the input pooled by 1, 2, 4."""
+    """Shape of the PatchGAN discriminators (paper IV-B and III-D), ``scales`` of them on the input pooled by 1, 2, 4."""
 
     norm: Norm = "ibn"
     spectral_norm: bool = True
@@ -97,7 +98,11 @@ class TrainConfig:
 
     ``batch_size`` counts photographs over all processes. The length of a run is ``images`` where given, else
     ``epochs``. ``pretrain_images`` of them are a warm-up of the generator on the L1 term alone. ``balance`` evens
-    out the folders of the data: 0 draws every photograph equally often, 1 every folder.
+    out the folders of the data: 0 draws every photograph equally often, 1 every folder. ``generator_widths`` and
+    ``discriminator_widths`` replace the paper's channel counts, for smaller networks.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of range.
     """
 
     preset: str = DEFAULT_PRESET
@@ -120,28 +125,114 @@ class TrainConfig:
     balance: float = 0.0
     val_fraction: float = 0.02
     seed: int = 0
+    generator_widths: tuple[int, ...] | None = None
+    discriminator_widths: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            _check_type(field.name, getattr(self, field.name), field.default)
         if self.preset not in PRESETS:
             raise ConfigError(f"no preset {self.preset!r}: choose one of {', '.join(PRESETS)}")
         if self.gan_loss not in ("bce", "lsgan"):
             raise ConfigError(f"the GAN loss is bce or lsgan, not {self.gan_loss!r}")
         if self.lr_schedule not in ("constant", "linear"):
             raise ConfigError(f"the learning rate schedule is constant or linear, not {self.lr_schedule!r}")
-        if self.batch_size < 1 or self.size_px < 1:
-            raise ConfigError("batch size and size must be at least 1")
-        for name in ("ema", "balance", "val_fraction", "beta1", "beta2"):
+        for name in ("batch_size", "size_px", "epochs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.images is not None and self.images < 1:
+            raise ConfigError(f"images must be at least 1, not {self.images}")
+        for name in ("l1_weight", "adversarial_weight", "lr_g", "lr_d", "pretrain_images"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} must be a number from 0 up, not {getattr(self, name)}")
+        for name in ("beta1", "beta2", "val_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be from 0 to below 1, not {getattr(self, name)}")
+        for name in ("ema", "balance"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} lies between 0 and 1")
+                raise ConfigError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
+        multiple = self.generator.size_multiple_px
+        if self.size_px % multiple:
+            raise ConfigError(f"size_px must be a multiple of {multiple} for this generator, not {self.size_px}")
+        if self.discriminator_widths is not None and len(self.discriminator_widths) != 4:
+            raise ConfigError("discriminator_widths must be four numbers: the 70x70 discriminator has four layers")
+        coarsest_px = self.size_px // 2 ** (self.discriminator.scales - 1)
+        if coarsest_px < 24:
+            raise ConfigError(f"size_px {self.size_px} is too small for {self.discriminator.scales} discriminators")
+
+    @property
+    def generator(self) -> GeneratorConfig:
+        """The generator that is trained: the preset's, with ``generator_widths`` where given."""
+        preset = PRESETS[self.preset].generator
+        return preset if self.generator_widths is None else replace(preset, widths=self.generator_widths)
+
+    @property
+    def discriminator(self) -> DiscriminatorConfig:
+        """The discriminators: the preset's, with ``discriminator_widths`` where given."""
+        preset = PRESETS[self.preset].discriminator
+        return preset if self.discriminator_widths is None else replace(preset, widths=self.discriminator_widths)
+
+    @property
+    def stored_px(self) -> int:
+        """Side of the cached photographs: larger than ``size_px`` by a quarter where random crops are cut from them."""
+        return self.size_px * 5 // 4 if self.augment else self.size_px
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready mapping, the inverse of `from_dict`."""
-        return asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """Rebuild from `to_dict`'s mapping; raises `ConfigError` on an unknown key."""
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ConfigError(f"not a training configuration: {error}") from error
+        """Rebuild from `to_dict`'s mapping; raises `ConfigError` on an unknown key or a wrong value."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ConfigError(f"not a training configuration: unknown {', '.join(unknown)}")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _check_type(name: str, value: object, default: object) -> None:
+    """Hold ``value`` to the type of the field's ``default``; None marks the optional fields, whole numbers or tuples."""
+    if isinstance(default, bool):
+        fits = isinstance(value, bool)
+    elif isinstance(default, str):
+        fits = isinstance(value, str)
+    elif isinstance(default, float):
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+    elif default is None and name.endswith("_widths"):
+        fits = value is None or (isinstance(value, tuple) and all(type(width) is int and width > 0 for width in value))
+    else:
+        fits = type(value) is int or (default is None and value is None)
+    if not fits:
+        raise ConfigError(f"{name}: {value!r} is not a value of the right kind")
+
+
+@dataclass(frozen=True)
+class ColorizeConfig:
+    """How a film is coloured.
+
+    ``recombine`` is ``"lab"``, which keeps the source's CIE lightness, or ``"luma"``, which passes its luma plane
+    through bit for bit and only makes chroma. ``render_size_px`` is the side of the square that the network sees;
+    ``saturation`` scales its a and b. ``start_s`` and ``end_s`` cut, in seconds from the film's beginning.
+    """
+
+    weights: str | None = None
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    batch_size: int | None = None
+    render_size_px: int = 256
+    saturation: float = 1.0
+    recombine: Literal["lab", "luma"] = "lab"
+    start_s: float | None = None
+    end_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ConfigError("the batch size must be at least 1")
+        if self.render_size_px < 1:
+            raise ConfigError("the render size must be positive")
+        if not 0 <= self.saturation <= 4:
+            raise ConfigError("the saturation lies between 0 (grey) and 4")
+        if self.start_s is not None and self.start_s < 0:
+            raise ConfigError("the start must not be negative")
+        if self.end_s is not None and self.end_s <= (self.start_s or 0.0):
+            raise ConfigError("the end must come after the start")

@@ -32,3 +32,7 @@ class DataError(ArchiveColorError):
 
 class ConfigError(ArchiveColorError):
     """Settings contradict each other or are out of range."""
+
+
+class DeviceError(ArchiveColorError):
+    """The device or precision asked for is not there, or its memory does not hold a single frame."""

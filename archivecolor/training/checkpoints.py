@@ -13,7 +13,7 @@ from archivecolor.errors import DataError
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int) -> Path:
-    """Write ``state`` as ``step-NNNNNNNN.pt`` under a temporary name, sync, rename; drop all but the ``keep`` newest."""
+    """Write ``state`` as ``step-NNNNNNNN.pt`` atomically and synced; drop all but the ``keep`` newest."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{step:08d}.pt"
     partial = target.with_suffix(".partial")

@@ -1,4 +1,4 @@
-"""The training loop: the discriminators' step, the generator's step (paper III-A, eq. 3 to 6), and what surrounds them."""
+"""The training loop (paper III-A, eq. 3 to 6): the discriminators' step, then the generator's, and what surrounds them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RunOptions:
 
 
 class Trainer:
-    """Generator, discriminators, their optimisers and the averaged generator, as one state that is saved and resumed."""
+    """Generator, discriminators, their optimisers and the averaged generator, as one state to save and resume."""
 
     def __init__(
         self, config: TrainConfig, photos: PhotoSet, device: torch.device, amp_dtype: torch.dtype | None

@@ -1,0 +1,19 @@
+"""The command line. One file a command; each imports what is heavy only once it runs."""
+
+from __future__ import annotations
+
+import click
+
+from archivecolor import __version__
+from archivecolor.cli.colorize import colorize
+from archivecolor.cli.inspect import inspect
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="archivecolor")
+def main() -> None:
+    """Colourise black-and-white archive film: every frame kept, at its own time, with its own lightness."""
+
+
+for command in (colorize, inspect):
+    main.add_command(command)

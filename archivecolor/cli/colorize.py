@@ -1,0 +1,132 @@
+"""``archivecolor colorize``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from archivecolor.cli.console import (
+    EXIT_FAILED,
+    command_options,
+    error_console,
+    print_error,
+    print_warning,
+    progress_bar,
+)
+from archivecolor.cli.options import TimeOfFilm, engine_options, output_options
+from archivecolor.config import ColorizeConfig
+
+if TYPE_CHECKING:
+    from archivecolor.colorize.batch import JobResult
+
+
+@click.command()
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="OUTPUT",
+    help="A file for one film or still; a folder, which mirrors the input's, for several.",
+)
+@engine_options
+@click.option("--start", "start_s", type=TimeOfFilm(), help="Begin here: seconds, or [HH:]MM:SS[.fff].")
+@click.option("--end", "end_s", type=TimeOfFilm(), help="Stop before here: seconds, or [HH:]MM:SS[.fff].")
+@output_options
+@click.option("--overwrite", is_flag=True, help="Replace outputs that are there already.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON on standard output.")
+@command_options
+def colorize(
+    inputs: tuple[Path, ...],
+    output: str,
+    codec: str | None,
+    crf: int | None,
+    preset: str | None,
+    pix_fmt: str | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Colourise films, stills, or folders of them.
+
+    INPUT is a film, a still (PNG, JPEG, TIFF) or a folder, which is searched through. The output's container follows
+    from its extension: .mp4, .m4v, .mov, .mkv or .webm. In a folder, outputs that are there already and whole are
+    skipped, and a bad file does not stop the rest.
+
+    \b
+    archivecolor colorize old_film.mp4 -o out.mp4
+    archivecolor colorize reels/ -o colour/
+    archivecolor colorize reel.mkv -o master.mkv --codec ffv1 --recombine luma
+    """
+    config = ColorizeConfig(**settings)
+
+    from archivecolor.colorize.batch import plan_jobs, run_job
+    from archivecolor.colorize.engine import Engine
+    from archivecolor.film import OutputSettings
+
+    jobs = plan_jobs(inputs, Path(output), into_folder=output.endswith(("/", os.sep)))
+    several = len(jobs) > 1 or inputs[0].is_dir()
+    out = OutputSettings(codec, crf, preset, pix_fmt, keep_luma=config.recombine == "luma")
+    engine = Engine(config)
+
+    results: list[JobResult] = []
+    for number, job in enumerate(jobs, 1):
+        title = f"{job.source.name} ({number}/{len(jobs)})" if several else job.source.name
+        with progress_bar(title, quiet=quiet) as progress:
+            result = run_job(job, engine, config, out, overwrite=overwrite, skip_whole=several, progress=progress)
+        results.append(result)
+        if result.error is not None:
+            print_error(str(result.error))
+        if result.report is not None and not quiet:
+            for warning in result.report.warnings:
+                print_warning(f"{job.source}: {warning}")
+
+    if as_json:
+        click.echo(json.dumps({"results": [result.to_dict() for result in results]}, indent=2))
+    elif not quiet:
+        _print_summary(results, several)
+    if any(result.state == "failed" for result in results):
+        sys.exit(EXIT_FAILED)
+
+
+def _print_summary(results: list[JobResult], several: bool) -> None:
+    """One line for a single job, a table for several."""
+    if not several:
+        report = results[0].report
+        if report is not None:
+            frames = "" if report.limiting is None else f": {report.frames_written} frames, "
+            speed = "" if report.limiting is None else f"{report.frames_per_s:.1f} frames/s, limited by "
+            click.echo(f"{report.output}{frames}{speed}{report.limiting or ''}")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("file", "state", "frames", "frames/s", "what happened", box=None, pad_edge=False)
+    colours = {"coloured": "green", "skipped": "cyan", "failed": "red"}
+    for result in results:
+        report = result.report
+        if result.error is not None:
+            remark = str(result.error)
+        elif report is not None:
+            remark = "; ".join(report.warnings) or str(result.job.output)
+        else:
+            remark = "its output is there and whole"
+        table.add_row(
+            str(result.job.source),
+            f"[{colours[result.state]}]{result.state}[/]",
+            str(report.frames_written) if report else "",
+            f"{report.frames_per_s:.1f}" if report else "",
+            remark,
+        )
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console.print(table)
+    states = [result.state for result in results]
+    error_console().print(
+        f"{states.count('coloured')} coloured, {states.count('skipped')} skipped, {states.count('failed')} failed"
+    )

@@ -1,0 +1,110 @@
+"""What every command shares: the console, the --quiet and --debug options, and errors turned into exit codes."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.text import Text
+
+from archivecolor.errors import ArchiveColorError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+def error_console() -> Console:
+    """The console on stderr, where progress, warnings and errors go; made anew, so that tests can capture it."""
+    return Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def print_error(message: str) -> None:
+    """One line ``error: ...`` on stderr, taken literally."""
+    error_console().print("[bold red]error:[/] ", end="")
+    error_console().print(message, markup=False)
+
+
+def print_warning(message: str) -> None:
+    """One line ``warning: ...`` on stderr, taken literally."""
+    error_console().print("[yellow]warning:[/] ", end="")
+    error_console().print(message, markup=False)
+
+
+def command_options(function: Command) -> Command:
+    """Give a command ``--quiet`` and ``--debug``; turn library errors into one line and exit code 1.
+
+    The command function receives ``quiet`` and not ``debug``: what it does must not depend on it.
+    """
+
+    @click.option("--quiet", "-q", is_flag=True, help="No progress and no warnings; errors only.")
+    @click.option("--debug", is_flag=True, help="Show log messages, and tracebacks instead of one-line errors.")
+    @functools.wraps(function)
+    def wrapper(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> Any:
+        level = logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING
+        handler = RichHandler(console=error_console(), show_time=False, show_path=debug, markup=False)
+        package_log = logging.getLogger("archivecolor")
+        package_log.handlers, package_log.propagate = [handler], False
+        package_log.setLevel(level)
+        try:
+            return function(*args, quiet=quiet, **kwargs)
+        except ArchiveColorError as error:
+            if debug:
+                raise
+            print_error(str(error))
+            sys.exit(EXIT_FAILED)
+        except KeyboardInterrupt:
+            if debug:
+                raise
+            print_error("interrupted")
+            sys.exit(EXIT_INTERRUPTED)
+
+    return wrapper  # type: ignore[return-value]
+
+
+class _ProgressBar:
+    """A rich progress bar with frames/s, time left and the stage that the others wait for."""
+
+    def __init__(self, progress: Any, task: Any) -> None:
+        self._progress, self._task = progress, task
+
+    def update(self, frames: int, total: int | None, limiting: str) -> None:
+        """See `archivecolor.colorize.pipeline.Progress`."""
+        self._progress.update(
+            self._task, completed=frames, total=max(total, frames) if total else None, limiting=limiting
+        )
+
+
+@contextmanager
+def progress_bar(title: str, *, quiet: bool) -> Iterator[_ProgressBar | None]:
+    """A progress bar on stderr; None, and silence, where stderr is no terminal or ``quiet`` is set."""
+    console = error_console()
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    class Speed(TextColumn):
+        def render(self, task: Any) -> Any:
+            speed = task.finished_speed or task.speed
+            return super().render(task) if speed is None else Text(f"{speed:.1f} frames/s")
+
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Speed("- frames/s"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[limiting]}", style="dim"),
+        console=console,
+        transient=True,
+    ) as progress:
+        yield _ProgressBar(progress, progress.add_task(title, total=None, limiting="starting"))

@@ -1,0 +1,51 @@
+"""``archivecolor inspect``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from archivecolor.cli.console import command_options
+from archivecolor.cli.options import output_options
+
+
+@click.command()
+@click.argument("film", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Say what colorize would write here.")
+@click.option("--recombine", type=click.Choice(["lab", "luma"]), default="lab", show_default=True)
+@output_options
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@command_options
+def inspect(film: Path, output: Path | None, as_json: bool, quiet: bool, **settings: Any) -> None:
+    """Show what is in a film, and what colorize would do with it."""
+    from archivecolor.colorize.inspection import inspect_film, inspect_still
+    from archivecolor.film import OutputSettings, is_still
+
+    recombine = settings.pop("recombine")
+    if is_still(film):
+        sections = inspect_still(film)
+    else:
+        sections = inspect_film(film, output, OutputSettings(**settings, keep_luma=recombine == "luma"))
+    if as_json:
+        click.echo(json.dumps(sections, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    for title, rows in sections.items():
+        table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
+        for name, value in rows.items():
+            table.add_row(name, _in_words(value))
+        console.print(table)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return "\n".join(map(str, value)) or "none"
+    return "unknown" if value is None else str(value)

@@ -1,0 +1,102 @@
+"""Options that several commands share, and their types."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class TimeOfFilm(click.ParamType):  # type: ignore[type-arg]
+    """Seconds, or [HH:]MM:SS, with a fraction; becomes seconds as a float."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse, or fail as wrong usage."""
+        if isinstance(value, float):
+            return value
+        try:
+            parts = [float(part) for part in str(value).split(":")]
+        except ValueError:
+            parts = []
+        if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts) or any(part >= 60 for part in parts[1:]):
+            self.fail(f"{value!r} is not a time such as 90, 1:30 or 0:01:30.5", param, ctx)
+        return functools.reduce(lambda total, part: total * 60 + part, parts)
+
+
+class MultipleOf(click.ParamType):  # type: ignore[type-arg]
+    """A positive whole number that is a multiple of ``step``."""
+
+    name = "integer"
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse, or fail as wrong usage."""
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+        if number <= 0 or number % self.step:
+            self.fail(f"{number} is not a multiple of {self.step}", param, ctx)
+        return number
+
+
+def _all(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    def decorate(function: Command) -> Command:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+engine_options = _all(
+    click.option("--weights", metavar="NAME|FILE", help="Generator weights; those that ship by default."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps, ..."),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16"]),
+        default="auto",
+        show_default=True,
+        help="Arithmetic of the network; auto is bf16 where the device has it.",
+    ),
+    click.option("--batch-size", type=click.IntRange(min=1), help="Frames at a time; halved if memory runs out."),
+    click.option(
+        "--render-size",
+        "render_size_px",
+        type=MultipleOf(128),
+        default=256,
+        show_default=True,
+        help="Side of the square that the network sees, px; a multiple of 128.",
+    ),
+    click.option(
+        "--saturation",
+        type=click.FloatRange(0, 4),
+        default=1.0,
+        show_default=True,
+        help="Strength of the colour; 0 is grey.",
+    ),
+    click.option(
+        "--recombine",
+        type=click.Choice(["lab", "luma"]),
+        default="lab",
+        show_default=True,
+        help="Keep the source's lightness, or its luma plane bit for bit.",
+    ),
+)
+"""How the colour is made."""
+
+output_options = _all(
+    click.option("--codec", help="h264, hevc, av1, vp9, ffv1, prores, dnxhd, or any FFmpeg encoder."),
+    click.option("--crf", type=click.IntRange(0, 63), help="Quality of the encoder; lower is better and larger."),
+    click.option("--preset", help="Speed preset of the encoder, e.g. veryfast or slow."),
+    click.option("--pix-fmt", help="Pixel format of the output, e.g. yuv420p10le."),
+)
+"""How the output is encoded."""

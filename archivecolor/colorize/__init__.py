@@ -1,0 +1,1 @@
+"""Films and stills through the generator: engine, recombination, threads, whole folders."""

@@ -1,0 +1,97 @@
+"""Batches of luma through the generator: luma to L, to the network's size, to ab."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from archivecolor import color
+from archivecolor.colorize.device import choose_device, choose_dtype
+from archivecolor.colorize.mattes import Rectangle
+from archivecolor.config import ColorizeConfig
+from archivecolor.errors import ConfigError, DeviceError
+from archivecolor.networks import fold_generator
+from archivecolor.weights import find_weights, load_generator, verify
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """The folded generator on its device.
+
+    Attributes:
+        device: where it runs.
+        dtype: the precision that the convolutions run in.
+        batch_size: frames at a time; halved, with a warning, whenever the device's memory does not hold as many.
+        weights_path, weights_sha256: what it runs.
+    """
+
+    def __init__(self, config: ColorizeConfig) -> None:
+        self.device = choose_device(config.device)
+        self.dtype = choose_dtype(config.precision, self.device)
+        self.batch_size = config.batch_size or (8 if self.device.type == "cpu" else 32)
+        self.render_size_px = config.render_size_px
+        self.saturation = config.saturation
+        self.weights_path = find_weights(config.weights)
+        self.weights_sha256 = verify(self.weights_path)
+        generator = fold_generator(load_generator(self.weights_path))
+        multiple = generator.config.size_multiple_px
+        if self.render_size_px % multiple:
+            raise ConfigError(f"these weights take render sizes in multiples of {multiple} px")
+        self._generator = generator.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def chroma(self, L: Tensor, picture: Rectangle | None = None) -> Tensor:
+        """The colours of a batch of frames.
+
+        Args:
+            L: (N, 1, H, W) CIE lightness 0..100, float32, on ``device``.
+            picture: the part of the frame that the network is shown; all of it when None.
+
+        Returns:
+            (N, 2, render_size_px, render_size_px) a and b, float32, of ``picture`` stretched to the square.
+
+        Raises:
+            DeviceError: the device's memory does not hold a single frame.
+        """
+        if picture is not None:
+            L = L[..., picture.top : picture.bottom, picture.left : picture.right]
+        chunks = []
+        start = 0
+        while start < L.shape[0]:
+            chunk = L[start : start + self.batch_size]
+            try:
+                chunks.append(self._run(chunk))
+            except torch.OutOfMemoryError as error:
+                self._halve(error)
+                continue
+            start += chunk.shape[0]
+        return torch.cat(chunks)
+
+    def _run(self, L: Tensor) -> Tensor:
+        small = resize_area(L, self.render_size_px, self.render_size_px)
+        l_norm = color.normalise_l(small).to(self.dtype).contiguous(memory_format=torch.channels_last)
+        ab: Tensor = color.denormalise_ab(self._generator(l_norm))
+        return ab * self.saturation
+
+    def _halve(self, error: torch.OutOfMemoryError) -> None:
+        if self.batch_size == 1:
+            raise DeviceError(
+                f"{self.device}: not enough memory for a single frame; use --device cpu or a smaller --render-size"
+            ) from error
+        self.batch_size //= 2
+        log.warning("%s: out of memory, going on with batches of %d", self.device, self.batch_size)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def resize_area(x: Tensor, height_px: int, width_px: int) -> Tensor:
+    """Each axis of (N, C, H, W) by area averaging where it shrinks and bilinearly where it grows."""
+    h, w = x.shape[-2:]
+    x = F.interpolate(x, size=(min(h, height_px), min(w, width_px)), mode="area")
+    if x.shape[-2:] != (height_px, width_px):
+        x = F.interpolate(x, size=(height_px, width_px), mode="bilinear", align_corners=False)
+    return x

@@ -1,0 +1,343 @@
+"""One film from source to output: decode, colour and encode at the same time, in three threads.
+
+    reader thread   FilmReader -> work items (a batch of luma frames, and the packets that came with them)
+    this thread     Engine and Recombiner: luma -> L -> ab -> planes
+    writer thread   planes -> FilmWriter, packets copied
+
+The channels between them are bounded, so memory does not grow with the film. An error in any of them breaks the
+others off and is raised here; the output has a temporary name until it is whole.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from archivecolor import __version__, color
+from archivecolor.colorize.channel import Channel, ChannelBrokenError
+from archivecolor.colorize.engine import Engine
+from archivecolor.colorize.mattes import Rectangle, find_picture
+from archivecolor.colorize.recombine import PlaneFormat, Recombiner
+from archivecolor.config import ColorizeConfig
+from archivecolor.errors import FilmDecodeError, FilmEncodeError
+from archivecolor.film import (
+    FilmInfo,
+    FilmReader,
+    FilmWriter,
+    LumaFrame,
+    OutputPlan,
+    OutputSettings,
+    SidePacket,
+    plan_output,
+    sample_frames,
+)
+
+Plane = npt.NDArray[Any]
+Stage = Literal["decoding", "colouring", "encoding"]
+
+_WORK_ITEMS_UNDER_WAY = 2
+_MOST_PACKETS_IN_A_WORK_ITEM = 1000
+_FRAMES_SAMPLED = 12
+
+
+class Progress(Protocol):
+    """What a caller who wants to follow the work implements."""
+
+    def update(self, frames: int, total: int | None, limiting: Stage) -> None:
+        """``frames`` of about ``total`` are written; ``limiting`` is the stage that the others wait for."""
+
+
+class NoProgress:
+    """Follows nothing."""
+
+    def update(self, frames: int, total: int | None, limiting: Stage) -> None:
+        """Ignore it."""
+
+
+@dataclass
+class ColorizeReport:
+    """What was done to one film or still, as shown and as kept beside it."""
+
+    source: Path
+    output: Path
+    frames_read: int = 0
+    frames_written: int = 0
+    undecodable_packets: int = 0
+    picture: Rectangle | None = None
+    seconds: float = 0.0
+    limiting: Stage | None = None
+    device: str = ""
+    precision: str = ""
+    weights_sha256: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def frames_per_s(self) -> float:
+        """Frames written a second, start-up included."""
+        return self.frames_written / self.seconds if self.seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready mapping."""
+        picture = None
+        if self.picture is not None:
+            picture = {name: getattr(self.picture, name) for name in ("top", "bottom", "left", "right")}
+        return {
+            "source": str(self.source),
+            "output": str(self.output),
+            "frames_read": self.frames_read,
+            "frames_written": self.frames_written,
+            "undecodable_packets": self.undecodable_packets,
+            "picture": picture,
+            "seconds": round(self.seconds, 3),
+            "frames_per_s": round(self.frames_per_s, 2),
+            "limiting_stage": self.limiting,
+            "device": self.device,
+            "precision": self.precision,
+            "weights_sha256": self.weights_sha256,
+            "warnings": self.warnings,
+        }
+
+
+@dataclass
+class _Batch:
+    """Frames, and the packets of other streams that lay between them in the source."""
+
+    frames: list[LumaFrame] = field(default_factory=list)
+    packets: list[SidePacket] = field(default_factory=list)
+    planes: tuple[Plane, Plane, Plane] | None = None
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a look at frames spread over the film says before any work: where its picture is, and whether it is grey."""
+
+    picture: Rectangle
+    is_black_and_white: bool
+
+
+def analyse(info: FilmInfo) -> Analysis:
+    """Look at a dozen frames spread over the film; raises `FilmOpenError` or `FilmDecodeError` if there are none."""
+    sample = sample_frames(info, _FRAMES_SAMPLED)
+    black, white = color.code_range(info.picture.bit_depth, info.picture.full_range)
+    return Analysis(find_picture(sample.luma, black=black, white=white), sample.is_black_and_white)
+
+
+def partial_path(output: Path) -> Path:
+    """The temporary name of an output that is not whole yet."""
+    return output.with_name(f".{output.name}.partial")
+
+
+def colorize_film(
+    source: Path,
+    output: Path,
+    engine: Engine,
+    config: ColorizeConfig,
+    settings: OutputSettings | None = None,
+    *,
+    progress: Progress | None = None,
+) -> ColorizeReport:
+    """Colourise one film into ``output``, which appears under its name only once it is whole.
+
+    Raises:
+        FilmOpenError, FilmDecodeError: the source cannot be used.
+        FilmEncodeError: the output cannot be written, or would not hold every frame.
+        DeviceError: the device's memory does not hold a single frame.
+    """
+    started = time.perf_counter()
+    settings = settings or OutputSettings(keep_luma=config.recombine == "luma")
+    with FilmReader(source, start_s=config.start_s, end_s=config.end_s) as reader:
+        info = reader.info
+        info.require_sdr()
+        plan = plan_output(info, output, settings)
+        analysis = analyse(info)
+        recombiner = Recombiner(
+            bit_depth=info.picture.bit_depth,
+            full_range=info.picture.full_range,
+            out=PlaneFormat(plan.bit_depth, plan.full_range, plan.matrix, *plan.log2_chroma),
+            mode=config.recombine,
+            device=engine.device,
+        )
+        partial = partial_path(output)
+        tags = provenance(engine, config)
+        try:
+            with FilmWriter(partial, info, plan, offset_s=reader.time_offset_s, extra_metadata=tags) as writer:
+                limiting = _run(
+                    reader,
+                    writer,
+                    engine,
+                    recombiner,
+                    analysis.picture,
+                    progress or NoProgress(),
+                    frames_expected(info, config),
+                )
+            report = ColorizeReport(
+                source=source,
+                output=output,
+                frames_read=reader.report.frames,
+                frames_written=writer.frames,
+                undecodable_packets=reader.report.undecodable_packets,
+                picture=analysis.picture,
+                limiting=limiting,
+                device=str(engine.device),
+                precision=str(engine.dtype).removeprefix("torch."),
+                weights_sha256=engine.weights_sha256,
+                warnings=[*plan_warnings(plan), *reader.report.warnings, *writer.warnings],
+            )
+            if not analysis.is_black_and_white:
+                report.warnings.append("the source is in colour; only its luma was used")
+            if report.frames_written != report.frames_read:
+                raise FilmEncodeError(
+                    f"{output}: {report.frames_read} frames were read but {report.frames_written} written"
+                )
+            put_in_place(partial, output)
+        finally:
+            partial.unlink(missing_ok=True)
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def plan_warnings(plan: OutputPlan) -> list[str]:
+    """What an output will not be able to hold or say, in whole sentences."""
+    lost = [f"{entry.kind} stream {entry.index} ({entry.codec}) left out: {entry.reason}" for entry in plan.left_out]
+    return [*plan.warnings, *lost]
+
+
+def frames_expected(info: FilmInfo, config: ColorizeConfig) -> int | None:
+    """About how many frames will be coloured, where the container lets one say."""
+    if info.frames_estimate is None or not info.duration_s:
+        return info.frames_estimate
+    start_s = min(config.start_s or 0.0, info.duration_s)
+    end_s = min(config.end_s if config.end_s is not None else info.duration_s, info.duration_s)
+    return max(1, round(info.frames_estimate * (end_s - start_s) / info.duration_s))
+
+
+def provenance(engine: Engine, config: ColorizeConfig) -> dict[str, str]:
+    """Tags that make AI-made colour recognisable as such."""
+    return {
+        "comment": (
+            f"Colour made by archivecolor {__version__} (weights {engine.weights_path.stem}, "
+            f"SHA-256 {engine.weights_sha256[:16]}, recombine {config.recombine}); "
+            "the lightness is the source's. An access copy, not a replacement of the original."
+        )
+    }
+
+
+def put_in_place(partial: Path, output: Path) -> None:
+    """Give a finished output its name."""
+    try:
+        partial.replace(output)
+    except OSError as error:
+        raise FilmEncodeError(f"{output}: cannot be put in place ({error.strerror})") from error
+
+
+def _run(
+    reader: FilmReader,
+    writer: FilmWriter,
+    engine: Engine,
+    recombiner: Recombiner,
+    picture: Rectangle,
+    progress: Progress,
+    total: int | None,
+) -> Stage:
+    """Drive the three threads until the film's end; returns the stage that limited the speed."""
+    decoded: Channel[_Batch] = Channel(_WORK_ITEMS_UNDER_WAY)
+    coloured: Channel[_Batch] = Channel(_WORK_ITEMS_UNDER_WAY)
+    failures: list[BaseException] = []
+
+    def guarded(work: Any) -> None:
+        try:
+            work()
+        except ChannelBrokenError:
+            pass  # another thread failed first; its own error is in failures
+        except BaseException as error:
+            failures.append(error)
+            decoded.abort()
+            coloured.abort()
+
+    def read() -> None:
+        for batch in _batches(reader, engine.batch_size):
+            decoded.put(batch)
+        decoded.close()
+
+    def write() -> None:
+        for batch in coloured:
+            for packet in batch.packets:
+                writer.copy(packet)
+            if batch.planes is not None:
+                for frame, y, cb, cr in zip(batch.frames, *batch.planes, strict=True):
+                    writer.write(y, cb, cr, frame.pts_ticks, frame.time_base, frame.duration_ticks)
+
+    def limiting() -> Stage:
+        if decoded.waited_to_get_s > coloured.waited_to_put_s:
+            return "decoding" if decoded.waited_to_get_s > coloured.waited_to_get_s else "colouring"
+        return "encoding" if coloured.waited_to_put_s > coloured.waited_to_get_s else "colouring"
+
+    def colour() -> None:
+        done = 0
+        for batch in decoded:
+            if batch.frames:
+                batch.planes = _colour(batch.frames, engine, recombiner, picture)
+            coloured.put(batch)
+            done += len(batch.frames)
+            progress.update(done, total, limiting())
+        coloured.close()
+
+    threads = [
+        threading.Thread(target=guarded, args=(work,), name=name, daemon=True)
+        for name, work in (("reader", read), ("writer", write))
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        guarded(colour)
+        for thread in threads:
+            thread.join()
+    finally:
+        # Only an interrupt gets here with a thread still at work.
+        decoded.abort()
+        coloured.abort()
+        for thread in threads:
+            thread.join()
+    if failures:
+        raise failures[0]
+    return limiting()
+
+
+def _batches(items: Iterator[LumaFrame | SidePacket] | FilmReader, size: int) -> Iterator[_Batch]:
+    """Group what the reader yields into work items of at most ``size`` frames."""
+    batch = _Batch()
+    for item in items:
+        if isinstance(item, LumaFrame):
+            batch.frames.append(item)
+        else:
+            batch.packets.append(item)
+        if len(batch.frames) == size or len(batch.packets) == _MOST_PACKETS_IN_A_WORK_ITEM:
+            yield batch
+            batch = _Batch()
+    if batch.frames or batch.packets:
+        yield batch
+
+
+def _colour(
+    frames: list[LumaFrame], engine: Engine, recombiner: Recombiner, picture: Rectangle
+) -> tuple[Plane, Plane, Plane]:
+    """(N, H, W) Y' and (N, h, w) Cb and Cr code values, in the output's bit depth, of a batch of frames."""
+    stacked = np.stack([frame.luma for frame in frames])
+    if stacked.dtype == np.uint16:
+        stacked = stacked.astype(np.int32)
+    luma = torch.from_numpy(stacked).to(engine.device, non_blocking=True)
+    L = recombiner.lightness(luma)
+    ab = engine.chroma(L, picture)
+    if ab.shape[0] != len(frames) or not bool(torch.isfinite(ab).all()):
+        raise FilmDecodeError("the network returned no usable colour for a frame; try --precision fp32")
+    dtype = np.uint8 if recombiner.out.bit_depth == 8 else np.uint16
+    y, cb, cr = (plane.cpu().numpy().astype(dtype, copy=False) for plane in recombiner(luma, L, ab, picture))
+    return y, cb, cr

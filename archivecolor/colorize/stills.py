@@ -1,0 +1,63 @@
+"""One photograph or scanned frame from file to file, through the same engine and colour arithmetic as a film."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from archivecolor import color
+from archivecolor.colorize.engine import Engine
+from archivecolor.colorize.mattes import find_picture
+from archivecolor.colorize.pipeline import ColorizeReport, partial_path, put_in_place
+from archivecolor.colorize.recombine import place_chroma
+from archivecolor.config import ColorizeConfig
+from archivecolor.errors import ConfigError, FilmEncodeError
+from archivecolor.film import STILL_EXTENSIONS, read_still, write_still
+
+
+@torch.inference_mode()
+def colorize_still(source: Path, output: Path, engine: Engine, config: ColorizeConfig) -> ColorizeReport:
+    """Colourise one still into ``output`` (PNG, JPEG or TIFF by its extension), in the source's bit depth.
+
+    Raises:
+        FilmOpenError: the source is not a readable picture.
+        FilmEncodeError: the output cannot be written.
+        ConfigError: the settings make no sense for a still.
+    """
+    started = time.perf_counter()
+    extension = output.suffix.lower()
+    if extension not in STILL_EXTENSIONS:
+        raise FilmEncodeError(f"{output}: a still is written as one of {', '.join(sorted(STILL_EXTENSIONS))}")
+    if config.recombine == "luma":
+        raise ConfigError(f"{source}: an RGB still has no luma plane to keep; leave --recombine at lab")
+
+    still = read_still(source)
+    height, width = still.luma.shape
+    _, white = color.code_range(still.bit_depth, full_range=True)
+    picture = find_picture([still.luma], black=0, white=white)
+    codes = torch.from_numpy(still.luma.astype(np.int32)).to(engine.device)
+    L = color.lightness_table(still.bit_depth, full_range=True).to(engine.device)[codes][None, None]
+    ab = place_chroma(engine.chroma(L, picture), height, width, picture, height, width)
+    rgb = (color.lab_to_rgb(torch.cat([L, ab], dim=1))[0] * white).round().permute(1, 2, 0).cpu().numpy()
+
+    partial = partial_path(output)
+    try:
+        write_still(partial, rgb.astype(still.luma.dtype), extension)
+        put_in_place(partial, output)
+    finally:
+        partial.unlink(missing_ok=True)
+    return ColorizeReport(
+        source=source,
+        output=output,
+        frames_read=1,
+        frames_written=1,
+        picture=picture,
+        seconds=time.perf_counter() - started,
+        device=str(engine.device),
+        precision=str(engine.dtype).removeprefix("torch."),
+        weights_sha256=engine.weights_sha256,
+        warnings=[] if still.was_neutral else ["the source is in colour; only its luma was used"],
+    )

@@ -1,0 +1,46 @@
+"""Films and stills in and out; the only part of archivecolor that uses PyAV."""
+
+from archivecolor.film.pixels import LUMA_WEIGHTS, PixelFormat, pixel_format
+from archivecolor.film.probe import Chapter, FilmInfo, Picture, StreamInfo, probe
+from archivecolor.film.profiles import (
+    CONTAINERS,
+    OutputPlan,
+    OutputSettings,
+    default_extension,
+    plan_output,
+)
+from archivecolor.film.reader import FilmReader, LumaFrame, ReadReport, SidePacket
+from archivecolor.film.samples import NEUTRAL_CHROMA, FilmSamples, sample_frames
+from archivecolor.film.stills import STILL_EXTENSIONS, Still, is_still, read_still, write_still
+from archivecolor.film.streams import LeftOut
+from archivecolor.film.writer import FilmWriter
+
+__all__ = [
+    "CONTAINERS",
+    "LUMA_WEIGHTS",
+    "NEUTRAL_CHROMA",
+    "STILL_EXTENSIONS",
+    "Chapter",
+    "FilmInfo",
+    "FilmReader",
+    "FilmSamples",
+    "FilmWriter",
+    "LeftOut",
+    "LumaFrame",
+    "OutputPlan",
+    "OutputSettings",
+    "Picture",
+    "PixelFormat",
+    "ReadReport",
+    "SidePacket",
+    "Still",
+    "StreamInfo",
+    "default_extension",
+    "is_still",
+    "pixel_format",
+    "plan_output",
+    "probe",
+    "read_still",
+    "sample_frames",
+    "write_still",
+]

@@ -1,0 +1,413 @@
+"""What is in a film: its picture, time, streams and tags, from the header and the first decoded frames."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+from archivecolor.errors import FilmOpenError
+from archivecolor.film.pixels import LUMA_WEIGHTS, PixelFormat, UnusablePixelFormatError, pixel_format
+
+UNTAGGED: Final = 2
+# ITU-T H.273 codes, by FFmpeg's names.
+MATRIX_NAMES: Final = {
+    0: "gbr",
+    1: "bt709",
+    4: "fcc",
+    5: "bt470bg",
+    6: "smpte170m",
+    7: "smpte240m",
+    8: "ycgco",
+    9: "bt2020nc",
+    10: "bt2020c",
+    14: "ictcp",
+}
+MATRIX_CODES: Final = {name: code for code, name in MATRIX_NAMES.items()}
+_PQ, _HLG = 16, 18
+_FIELD_ORDERS: Final = {1: "progressive", 2: "tt", 3: "bb", 4: "tb", 5: "bt"}
+_IDENTITY_MATRIX: Final = (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+# Demuxers that turn text, scripts or device names into pictures: never what an archive means by a film.
+_NOT_FILMS: Final = {"tty", "lavfi", "concat", "bin", "xbin", "adf", "idf"}
+_TS_DISCONT: Final = 0x0200  # AVFMT_TS_DISCONT: a demuxer whose clock may start anywhere
+_MOST_PACKETS: Final = 400
+_HIGHEST_RATE: Final = 400
+
+StreamKind = Literal["video", "audio", "subtitle", "data", "attachment"]
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """One stream of the container, as worth showing; text is always printable."""
+
+    index: int
+    kind: StreamKind
+    codec: str
+    language: str | None = None
+    title: str | None = None
+    description: str = ""
+    is_attached_picture: bool = False
+    timecode: str | None = None
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A named part of the film, seconds on the source's clock."""
+
+    start_s: float
+    end_s: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The film's picture as decoded.
+
+    ``matrix`` is always a key of `archivecolor.color.MATRICES`: the tagged one, or for untagged pictures the usual
+    rule (BT.601 up to 1024 x 576, BT.709 above). ``tagged_*`` are the H.273 codes in the file, 2 where it says
+    nothing. ``display_matrix`` is FFmpeg's nine integers, None when upright; ``rotation`` its angle in degrees,
+    counter-clockwise. ``interlaced`` is what the first frames say.
+    """
+
+    width_px: int
+    height_px: int
+    pix_fmt: str
+    bit_depth: int
+    full_range: bool
+    matrix: str
+    tagged_matrix: int = UNTAGGED
+    tagged_primaries: int = UNTAGGED
+    tagged_transfer: int = UNTAGGED
+    tagged_range: int = 0
+    sample_aspect_ratio: Fraction | None = None
+    display_matrix: tuple[int, ...] | None = None
+    rotation: int = 0
+    interlaced: bool = False
+    field_order: str = "unknown"
+
+    @property
+    def format(self) -> PixelFormat:
+        """Layout, depth and subsampling of the decoded pixel format."""
+        return pixel_format(self.pix_fmt)
+
+    @property
+    def hdr(self) -> bool:
+        """Whether the transfer is PQ or HLG (ITU-R BT.2100)."""
+        return self.tagged_transfer in (_PQ, _HLG)
+
+
+@dataclass(frozen=True)
+class FilmInfo:
+    """Everything known about a film without decoding more than its first frames.
+
+    Times are on the source's clock, in ticks of ``time_base`` (seconds a tick) or seconds (``_s``).
+    ``origin_s`` is what an output subtracts from every stream: where a transport stream's clock starts, or a
+    negative first picture time; zero for everything else, whose own times are kept.
+    """
+
+    path: Path
+    container: str
+    container_name: str
+    duration_s: float | None
+    size_bytes: int
+    first_pts_ticks: int
+    time_base: Fraction
+    origin_s: Fraction
+    average_rate: Fraction | None
+    frames_estimate: int | None
+    is_variable_rate: bool
+    picture: Picture
+    video_index: int
+    streams: tuple[StreamInfo, ...]
+    chapters: tuple[Chapter, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def hdr(self) -> bool:
+        """Whether the picture is PQ or HLG."""
+        return self.picture.hdr
+
+    @property
+    def codec(self) -> str:
+        """Codec of the picture."""
+        return self.streams[self.video_index].codec
+
+    def require_sdr(self) -> None:
+        """Raise `FilmOpenError` for an HDR picture: archive film is SDR, and L* of PQ or HLG code would be wrong."""
+        if self.hdr:
+            name = "PQ" if self.picture.tagged_transfer == _PQ else "HLG"
+            raise FilmOpenError(f"{self.path}: HDR picture ({name}); convert it to SDR first")
+
+
+def readable(text: str) -> str:
+    """Text from a file's metadata, printable: bytes that are not UTF-8 are read as Windows-1252."""
+    raw = text.encode("utf-8", "surrogateescape")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", "replace")
+
+
+def in_words(error: Exception) -> str:
+    """FFmpeg's own words for an error, without its numbers."""
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
+
+
+def open_film(path: Path) -> InputContainer:
+    """Open a container for reading; raises `FilmOpenError` in one line that names the file and the remedy.
+
+    Metadata that is not UTF-8 is kept as surrogates. Only local files are followed, never the network.
+    """
+    if not path.exists():
+        raise FilmOpenError(f"{path}: no such file")
+    if path.is_dir():
+        raise FilmOpenError(f"{path}: is a folder, not a film")
+    try:
+        if path.is_file() and path.stat().st_size == 0:
+            raise FilmOpenError(f"{path}: the file is empty (0 bytes); copy it again from its source")
+        container = av.open(
+            f"file:{path}",
+            metadata_errors="surrogateescape",
+            options={"protocol_whitelist": "file"},
+        )
+    except av.error.PermissionError as error:
+        raise FilmOpenError(f"{path}: no permission to read it") from error
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        with path.open("rb") as stream:
+            head = stream.read(4096)
+        if b"ftyp" in head[:64] and b"moov" not in head:
+            remedy = "its index (moov) is missing, so it was cut short or never finished; copy it again"
+        else:
+            remedy = f"not a film that can be read ({in_words(error)}); is it complete, and really a film?"
+        raise FilmOpenError(f"{path}: {remedy}") from error
+    if set(container.format.name.split(",")) & _NOT_FILMS:
+        name = container.format.name
+        container.close()
+        raise FilmOpenError(f"{path}: not a film (read as {name})")
+    return container
+
+
+def main_video(container: InputContainer, path: Path) -> VideoStream:
+    """The film's picture: the first stream that the container calls default, never cover art.
+
+    A transport stream may hold several programmes; there it is the one that FFmpeg finds best.
+    """
+    films = [s for s in container.streams.video if not s.disposition & _STILL_DISPOSITIONS]
+    if not films:
+        covers = " beside cover art" if container.streams.video else ""
+        if container.streams.audio:
+            raise FilmOpenError(f"{path}: holds sound only{covers}, no moving picture")
+        raise FilmOpenError(f"{path}: holds no moving picture")
+    chosen = next((s for s in films if s.disposition & av.stream.Disposition.default), films[0])
+    if container.format.flags & _TS_DISCONT:  # several programmes: the one FFmpeg would show
+        best = container.streams.best("video")
+        chosen = next((s for s in films if best is not None and s.index == best.index), chosen)
+    if cast("object | None", chosen.codec_context) is None:  # FFmpeg knows no decoder; PyAV's types forget that
+        raise FilmOpenError(f"{path}: its picture is in a codec that cannot be decoded ({codec_name(chosen)})")
+    return chosen
+
+
+_STILL_DISPOSITIONS: Final = (
+    av.stream.Disposition.attached_pic | av.stream.Disposition.still_image | av.stream.Disposition.timed_thumbnails
+)
+
+
+def codec_name(stream: Stream) -> str:
+    """Canonical codec name (``h264``, ``mp3``), or what the container calls it."""
+    context = stream.codec_context
+    if context is not None:
+        return context.codec.canonical_name
+    return getattr(stream, "name", None) or "unknown"
+
+
+def probe(path: Path) -> FilmInfo:
+    """Look into a film: header, first decodable frame, a few timestamps; quick whatever its length.
+
+    Raises `FilmOpenError` for anything that is not a film with a picture that can be decoded.
+    """
+    path = Path(path)
+    with open_film(path) as container:
+        stream = main_video(container, path)
+        frame = _first_frame(container, stream, path)
+        picture = _picture(frame, stream, path)
+        time_base = stream.time_base or Fraction(1, 90000)
+        first = frame.pts if frame.pts is not None else frame.dts or 0
+        duration_s = _duration_s(container, stream)
+        rate = stream.average_rate or stream.guessed_rate
+        variable = _is_variable(stream)
+        if rate is None or rate > _HIGHEST_RATE:  # Matroska without a default duration gives 1000 a second
+            rate, variable = _rate_of_packets(container, stream)
+        frames = stream.frames or (round(duration_s * rate) if duration_s and rate else None)
+        return FilmInfo(
+            path=path,
+            container=container.format.name,
+            container_name=container.format.long_name,
+            duration_s=duration_s,
+            size_bytes=path.stat().st_size,
+            first_pts_ticks=first,
+            time_base=time_base,
+            origin_s=_origin_s(container, first * time_base),
+            average_rate=rate,
+            frames_estimate=frames,
+            is_variable_rate=variable,
+            picture=picture,
+            video_index=stream.index,
+            streams=tuple(_describe(s) for s in container.streams),
+            chapters=tuple(
+                Chapter(
+                    float(c["start"] * (c["time_base"] or 0)),
+                    float(c["end"] * (c["time_base"] or 0)),
+                    readable(c["metadata"].get("title", "")),
+                )
+                for c in container.chapters()
+            ),
+            metadata={readable(k): readable(v) for k, v in container.metadata.items()},
+        )
+
+
+def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> av.VideoFrame:
+    errors = 0
+    last: Exception | None = None
+    packets = container.demux(stream)
+    for _ in range(_MOST_PACKETS):
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                break
+            if packet.has_sidedata("encryption_info") or packet.has_sidedata("encryption_init_info"):
+                raise FilmOpenError(f"{path}: the picture is encrypted; decrypt it first")
+            for frame in packet.decode():
+                return frame
+        except av.error.FFmpegError as error:
+            errors += 1
+            last = error
+    words = f" ({in_words(last)})" if last else ""
+    raise FilmOpenError(f"{path}: no frame of its {codec_name(stream)} picture can be decoded{words}")
+
+
+def _picture(frame: av.VideoFrame, stream: VideoStream, path: Path) -> Picture:
+    name = frame.format.name
+    try:
+        known = pixel_format(name)
+    except UnusablePixelFormatError as error:
+        raise FilmOpenError(f"{path}: {error} cannot be colourised; convert it to 8..16 bit first") from error
+    tagged = int(frame.colorspace)
+    matrix = MATRIX_NAMES.get(tagged, "")
+    if matrix not in LUMA_WEIGHTS:
+        standard = frame.width <= 1024 and frame.height <= 576
+        matrix = ("bt470bg" if frame.height == 576 else "smpte170m") if standard else "bt709"
+    tagged_range = int(frame.color_range)
+    full = known.full_range_untagged
+    if not (name.startswith("yuvj") or known.is_rgb) and tagged_range in (1, 2):
+        full = tagged_range == 2
+    rotation, display = _display_matrix(frame)
+    order = _FIELD_ORDERS.get(stream.codec_context.field_order, "unknown")
+    return Picture(
+        width_px=frame.width,
+        height_px=frame.height,
+        pix_fmt=name,
+        bit_depth=known.bit_depth,
+        full_range=full,
+        matrix=matrix,
+        tagged_matrix=tagged,
+        tagged_primaries=int(frame.color_primaries),
+        tagged_transfer=int(frame.color_trc),
+        tagged_range=tagged_range,
+        sample_aspect_ratio=stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio,
+        display_matrix=display,
+        rotation=rotation,
+        interlaced=frame.interlaced_frame,
+        field_order=order,
+    )
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, tuple[int, ...] | None]:
+    try:
+        entries: Any = list(frame.side_data)  # its iterator gives the entries, though it is typed as a mapping
+        found = [bytes(data) for data in entries if data.type.name == "DISPLAYMATRIX"]
+    except ValueError:  # side data of a kind that this PyAV has no name for
+        found = []
+    for raw in found:
+        values = struct.unpack("=9i", raw[:36])
+        return (frame.rotation, values) if values != _IDENTITY_MATRIX else (0, None)
+    return frame.rotation, None
+
+
+def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration else None
+
+
+def _origin_s(container: InputContainer, first_s: Fraction) -> Fraction:
+    if container.format.flags & _TS_DISCONT:
+        starts = [s.start_time * s.time_base for s in container.streams if s.start_time is not None and s.time_base]
+        return min([first_s, *starts])
+    return min(Fraction(0), first_s)
+
+
+def _is_variable(stream: VideoStream) -> bool:
+    """Variable frame rate, by the container's index where it lists every frame, else by its two rates."""
+    entries = stream.index_entries
+    if len(entries) > 2 and len(entries) >= (stream.frames or 1):
+        times = [entries[i].timestamp for i in range(min(len(entries), 3000))]
+        steps = np.diff(np.array(times, np.int64))
+        rate, base = stream.average_rate, stream.time_base
+        slack = max(1.0, 0.1 * float(1 / rate / base)) if rate and base else 1.0
+        return bool(steps.max() - steps.min() > slack)
+    if stream.average_rate and stream.base_rate and stream.base_rate < 900:
+        return abs(float(stream.base_rate / stream.average_rate) - 1) > 0.02
+    return False
+
+
+def _rate_of_packets(container: InputContainer, stream: VideoStream) -> tuple[Fraction | None, bool]:
+    """Frame rate and whether it varies, from the timestamps of the next packets."""
+    times: set[int] = set()
+    try:
+        for packet in container.demux(stream):
+            if packet.pts is not None:
+                times.add(packet.pts)
+            if len(times) >= 60:
+                break
+    except av.error.FFmpegError:
+        return None, False
+    if len(times) < 4 or stream.time_base is None:
+        return None, False
+    # The newest ones may still have gaps where reordered frames are to come.
+    ticks = np.array(sorted(times)[: -max(1, len(times) // 8)], np.int64)
+    steps = np.diff(ticks)
+    mean_s = Fraction(int(ticks[-1] - ticks[0]), len(steps)) * stream.time_base
+    rate = (1 / mean_s).limit_denominator(1001)
+    return rate, bool(steps.max() - steps.min() > max(2.0, 0.1 * float(np.median(steps))))
+
+
+def _describe(stream: Stream) -> StreamInfo:
+    kind = stream.type if stream.type in ("video", "audio", "subtitle", "attachment") else "data"
+    context = stream.codec_context
+    words = ""
+    if context is not None and context.type == "audio":
+        words = f"{getattr(context, 'sample_rate', 0)} Hz, {getattr(context.layout, 'name', '?')}"  # type: ignore[attr-defined]
+    elif context is not None and isinstance(stream, VideoStream):
+        words = f"{stream.width}x{stream.height}, {stream.pix_fmt or 'unknown format'}"
+    elif kind == "attachment":
+        words = readable(stream.metadata.get("filename", ""))
+    text = {key.lower(): readable(value) for key, value in stream.metadata.items()}
+    return StreamInfo(
+        index=stream.index,
+        kind=kind,
+        codec=codec_name(stream),
+        language=text.get("language"),
+        title=text.get("title") or text.get("handler_name"),
+        description=words,
+        is_attached_picture=bool(stream.disposition & _STILL_DISPOSITIONS),
+        timecode=text.get("timecode"),
+    )

@@ -1,0 +1,335 @@
+"""Output profiles: which encoder, pixel format, container options and streams an output gets, decided beforehand."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import av
+import av.error
+from av.codec.codec import UnknownCodecError
+from av.video.codeccontext import VideoCodecContext
+
+from archivecolor.errors import FilmEncodeError
+from archivecolor.film.pixels import UnusablePixelFormatError, pixel_format
+from archivecolor.film.probe import MATRIX_CODES, FilmInfo, in_words, open_film
+from archivecolor.film.streams import LeftOut, plan_streams
+
+# Extension -> (FFmpeg container, encoder by default). AVI and MPEG transport streams are not here: AVI cannot hold
+# variable frame rate or a late start, and a transport stream shifts its clock.
+CONTAINERS: Final = {
+    ".mp4": ("mp4", "libx264"),
+    ".m4v": ("mp4", "libx264"),
+    ".mov": ("mov", "libx264"),
+    ".mkv": ("matroska", "libx264"),
+    ".webm": ("webm", "libvpx-vp9"),
+}
+_SHORT_NAMES: Final = {
+    "h264": "libx264",
+    "avc": "libx264",
+    "hevc": "libx265",
+    "h265": "libx265",
+    "av1": "libsvtav1",
+    "vp9": "libvpx-vp9",
+    "prores": "prores_ks",
+    "dnxhr": "dnxhd",
+}
+_CRF: Final = {"libx264": 16, "libx265": 18, "libsvtav1": 22, "libvpx-vp9": 20}
+_PRESET: Final = {"libx264": "medium", "libx265": "medium", "libsvtav1": "7"}
+_ALWAYS_LOSSLESS: Final = {"ffv1", "ffvhuff", "huffyuv", "utvideo", "rawvideo", "v210"}
+_TEN_BIT_BY_NATURE: Final = {"libx265", "libsvtav1", "hevc_nvenc", "av1_nvenc", "prores_ks", "prores_aw", "dnxhd"}
+_EVEN_SIZES_ONLY: Final = {"libx264", "libx265", "h264_nvenc", "hevc_nvenc", "av1_nvenc", "libsvtav1"}
+# Encoders whose bit stream carries the sample aspect: the Matroska header cannot be given one through PyAV.
+_ASPECT_IN_BAND: Final = {"libx264", "libx265", "h264_nvenc", "hevc_nvenc", "ffv1"}
+_CHROMA_NAMES: Final = {(1, 1): "420", (1, 0): "422", (0, 0): "444", (0, 1): "440", (2, 0): "411", (2, 2): "410"}
+_SEMI_PLANAR: Final = {"yuv420p10le": "p010le", "yuv420p": "nv12"}
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """What a user may ask of an output; None leaves the choice to the profile.
+
+    ``codec`` is a short name (h264, hevc, av1, vp9, ffv1, prores, dnxhd) or any FFmpeg encoder; ``container``
+    overrides the file extension (an extension such as ``.mkv``). ``keep_luma`` asks for the source's luma code values
+    untouched, so that depth and range of the output must be the source's.
+    """
+
+    codec: str | None = None
+    crf: int | None = None
+    preset: str | None = None
+    pix_fmt: str | None = None
+    container: str | None = None
+    keep_luma: bool = False
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """An output, decided: everything `FilmWriter` needs beside the film itself.
+
+    Planes to write are in ``pix_fmt`` (planar Y'CbCr, ``bit_depth`` bits, chroma of ``ceil(W / 2^log2_chroma[0])`` x
+    ``ceil(H / 2^log2_chroma[1])``), range and ``matrix`` as given. ``encoder_pix_fmt`` may be the semi-planar twin.
+    ``tag_*`` are the H.273 codes to write. ``kept`` are source stream indices copied as packets.
+    """
+
+    format_name: str
+    encoder: str
+    encoder_options: dict[str, str]
+    container_options: dict[str, str]
+    pix_fmt: str
+    encoder_pix_fmt: str
+    bit_depth: int
+    log2_chroma: tuple[int, int]
+    full_range: bool
+    matrix: str
+    tag_matrix: int
+    tag_primaries: int
+    tag_transfer: int
+    lossless: bool
+    kept: tuple[int, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def default_extension(source: Path) -> str:
+    """Extension for an output whose name is not given: the source's own if it is kept well, else ``.mkv``."""
+    suffix = source.suffix.lower()
+    return suffix if suffix in (".mp4", ".m4v", ".mov", ".mkv") else ".mkv"
+
+
+def plan_output(info: FilmInfo, output: Path, settings: OutputSettings | None = None) -> OutputPlan:
+    """Decide everything about an output before any work, trying the encoder and the container out in memory.
+
+    Raises `FilmEncodeError` for settings that do not fit each other or the film, naming what would, and
+    `FilmOpenError` for an HDR source.
+    """
+    settings = settings or OutputSettings()
+    info.require_sdr()
+    format_name, default_encoder = _container(output, settings)
+    codec = _encoder(settings.codec or default_encoder, format_name)
+    encoder = codec.name
+    lossless = encoder in _ALWAYS_LOSSLESS or (encoder in ("libx264", "libx265") and settings.crf == 0)
+    warnings: list[str] = []
+    full_range = info.picture.full_range
+    if full_range and format_name == "mov" and codec.canonical_name not in ("h264", "hevc", "av1"):
+        if settings.keep_luma:
+            raise FilmEncodeError(
+                f"{output}: QuickTime cannot say that {encoder} is full range as the source is; write .mkv instead"
+            )
+        full_range = False
+        warnings.append(f"the source is full range; {encoder} in QuickTime is written as limited range")
+    pix_fmt = _pixel_format(info, codec, settings, lossless, warnings)
+    chosen = pixel_format(pix_fmt)
+    assert chosen.log2_chroma is not None
+    supported = {fmt.name for fmt in codec.video_formats or []}
+    encoder_pix_fmt = pix_fmt if not supported or pix_fmt in supported else _SEMI_PLANAR[pix_fmt]
+    aspect = info.picture.sample_aspect_ratio
+    if aspect not in (None, 1) and format_name in ("matroska", "webm") and encoder not in _ASPECT_IN_BAND:
+        raise FilmEncodeError(
+            f"{output}: {encoder} in {format_name} cannot record the sample aspect {aspect}; write .mp4 or .mov, or "
+            "use h264, hevc or ffv1"
+        )
+    # DNxHR says BT.709 whatever it is told; a grey picture's luma is the same in every matrix.
+    matrix = "bt709" if encoder == "dnxhd" else info.picture.matrix
+    if encoder == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")  # its own log goes to stderr, past FFmpeg's: errors only
+    if info.picture.interlaced:
+        warnings.append("the picture is interlaced; its fields are kept, but the output is not flagged as interlaced")
+    with open_film(info.path) as source:
+        kept, left_out = plan_streams(info, source, format_name)
+    plan = OutputPlan(
+        format_name=format_name,
+        encoder=encoder,
+        encoder_options=_options(encoder, settings, pix_fmt, lossless, info),
+        container_options=_container_options(format_name, info.time_base),
+        pix_fmt=pix_fmt,
+        encoder_pix_fmt=encoder_pix_fmt,
+        bit_depth=chosen.bit_depth,
+        log2_chroma=chosen.log2_chroma,
+        full_range=full_range,
+        matrix=matrix,
+        tag_matrix=MATRIX_CODES[matrix],
+        tag_primaries=info.picture.tagged_primaries,
+        tag_transfer=info.picture.tagged_transfer,
+        lossless=lossless,
+        kept=kept,
+        left_out=left_out,
+        warnings=tuple(warnings),
+    )
+    _try_encoder(info, plan, output)
+    return plan
+
+
+def _container(output: Path, settings: OutputSettings) -> tuple[str, str]:
+    extension = (settings.container or output.suffix).lower()
+    extension = extension if extension.startswith(".") else f".{extension}"
+    if extension not in CONTAINERS:
+        raise FilmEncodeError(f"{output}: films are written as {', '.join(CONTAINERS)}; not as {extension!r}")
+    return CONTAINERS[extension]
+
+
+def _container_options(format_name: str, time_base: Fraction) -> dict[str, str]:
+    """Muxer options. MP4 and QuickTime count late starts in ticks of the whole film, a millisecond unless told."""
+    if format_name in ("mp4", "mov"):
+        ticks = time_base.denominator
+        movie_timescale = min(ticks * -(-48000 // ticks), (1 << 31) - 1)
+        return {"movflags": "+faststart+write_colr", "movie_timescale": str(movie_timescale)}
+    # Sound may begin a few milliseconds before zero (encoder priming). By default the muxer then moves every
+    # stream; Matroska's block times are signed, so nothing has to move.
+    return {"avoid_negative_ts": "disabled"}
+
+
+def _fits(codec: av.Codec, format_name: str) -> bool:
+    with av.open(io.BytesIO(), "w", format=format_name) as trial:
+        return codec.name in trial.supported_codecs
+
+
+def _encoder(name: str, format_name: str) -> av.Codec:
+    try:
+        codec = av.Codec(_SHORT_NAMES.get(name.lower(), name), "w")
+    except UnknownCodecError as error:
+        known = ", ".join(["h264", "hevc", "av1", "vp9", "ffv1", "prores", "dnxhd"])
+        raise FilmEncodeError(f"no encoder {name!r} here; use {known} or another FFmpeg video encoder") from error
+    if codec.type != "video":
+        raise FilmEncodeError(f"{name!r} is not a video encoder")
+    if not _fits(codec, format_name):
+        others = [ext for ext, (fmt, _) in CONTAINERS.items() if fmt != format_name and _fits(codec, fmt)]
+        remedy = f"write {' or '.join(others)} instead" if others else "choose another codec"
+        raise FilmEncodeError(f"{codec.name} does not go into {format_name}; {remedy}")
+    return codec
+
+
+def planar_name(log2_chroma: tuple[int, int], bit_depth: int) -> str:
+    """FFmpeg's name of planar Y'CbCr of this subsampling and depth, little-endian above 8 bits."""
+    return f"yuv{_CHROMA_NAMES[log2_chroma]}p" + ("" if bit_depth == 8 else f"{bit_depth}le")
+
+
+def _planar_formats(codec: av.Codec) -> list[str]:
+    names = [fmt.name for fmt in codec.video_formats or []]
+    if not names:  # rawvideo takes them all
+        names = [planar_name(chroma, bits) for chroma in _CHROMA_NAMES for bits in (8, 9, 10, 12, 14, 16)]
+    planar = [n for n in names if n.startswith("yuv4") and not n.endswith("be") and "msb" not in n]
+    semi = [plain for plain, twin in _SEMI_PLANAR.items() if twin in names and plain not in planar]
+    return planar + semi
+
+
+def _pixel_format(
+    info: FilmInfo, codec: av.Codec, settings: OutputSettings, lossless: bool, warnings: list[str]
+) -> str:
+    picture, encoder = info.picture, codec.name
+    available = _planar_formats(codec)
+    if not available:
+        raise FilmEncodeError(f"{encoder} takes no planar Y'CbCr; choose another codec")
+    if settings.pix_fmt is not None:
+        try:
+            asked = pixel_format(settings.pix_fmt)
+        except (ValueError, UnusablePixelFormatError) as error:
+            raise FilmEncodeError(f"{settings.pix_fmt!r} is no pixel format to write") from error
+        if asked.name not in available:
+            raise FilmEncodeError(f"{encoder} does not write {asked.name}; it takes {', '.join(available)}")
+        if settings.keep_luma and asked.bit_depth != picture.bit_depth:
+            raise FilmEncodeError(
+                f"{asked.name} has {asked.bit_depth} bits but the source {picture.bit_depth}: its luma cannot be "
+                "kept code value for code value; leave the pixel format out"
+            )
+        return asked.name
+    depths = [picture.bit_depth] if lossless or settings.keep_luma else []
+    if not settings.keep_luma:
+        wide = picture.bit_depth > 8 and (lossless or encoder in _TEN_BIT_BY_NATURE)
+        depths += [10, 8] if wide else [8, 10]
+    source_chroma = picture.format.log2_chroma if lossless else None
+    chromas = [source_chroma] if source_chroma in _CHROMA_NAMES else []
+    width_odd, height_odd = picture.width_px % 2, picture.height_px % 2
+    if (width_odd or height_odd) and encoder in _EVEN_SIZES_ONLY:
+        chromas = [(0, 0)]
+        if planar_name((0, 0), 8) in available:
+            warnings.append(f"{picture.width_px}x{picture.height_px} is an odd size: written as 4:4:4 by {encoder}")
+    for depth in depths:
+        for chroma in [*chromas, (1, 1), (1, 0), (0, 0)]:
+            if chroma is not None and (name := planar_name(chroma, depth)) in available:
+                if depth < picture.bit_depth:
+                    warnings.append(_depth_remark(picture.bit_depth, depth, available))
+                return name
+    raise FilmEncodeError(
+        f"{encoder} does not write {picture.bit_depth} bits, so the source's luma cannot be kept code value for "
+        "code value; use --codec ffv1 with .mkv"
+    )
+
+
+def _depth_remark(source_bits: int, bits: int, available: list[str]) -> str:
+    remedy = "--pix-fmt yuv420p10le keeps 10" if bits == 8 and "yuv420p10le" in available else "--codec ffv1 keeps all"
+    return f"the source has {source_bits} bits, the output {bits}; {remedy}"
+
+
+def _options(encoder: str, settings: OutputSettings, pix_fmt: str, lossless: bool, info: FilmInfo) -> dict[str, str]:
+    options: dict[str, str] = {}
+    nvenc = encoder.endswith("_nvenc")
+    crf = settings.crf if settings.crf is not None else _CRF.get(encoder)
+    if encoder == "libx264" and lossless:
+        options["qp"] = "0"  # crf 0 is lossless at 8 bits only
+    elif encoder == "libx265" and lossless:
+        options["x265-params"] = "lossless=1:log-level=error"
+    elif encoder in _CRF:
+        options["crf"] = str(crf)
+    elif nvenc:
+        options.update(rc="vbr", cq=str(settings.crf if settings.crf is not None else 19), b="0")
+    elif settings.crf is not None:
+        raise FilmEncodeError(f"{encoder} has no crf; leave it out")
+    if encoder in _PRESET or nvenc:
+        options["preset"] = settings.preset or _PRESET.get(encoder, "p5")
+    elif settings.preset is not None:
+        raise FilmEncodeError(f"{encoder} has no presets; leave it out")
+    if encoder == "libx265":
+        options.setdefault("x265-params", "log-level=error")
+    elif encoder == "libvpx-vp9":
+        options.update({"row-mt": "1", "cpu-used": "2"})
+    elif encoder == "ffv1":
+        pixels = info.picture.width_px * info.picture.height_px
+        options.update(level="3", g="1", slicecrc="1", slices="16" if pixels >= 256 * 256 else "4")
+    elif encoder in ("prores_ks", "prores_aw"):
+        options["profile"] = "4" if "444" in pix_fmt else "3"
+        options["vendor"] = "apl0"
+    elif encoder == "dnxhd":
+        options["profile"] = {"yuv422p": "dnxhr_hq", "yuv422p10le": "dnxhr_hqx"}.get(pix_fmt, "dnxhr_444")
+    return options
+
+
+def configure(context: VideoCodecContext, info: FilmInfo, plan: OutputPlan) -> None:
+    """Set an encoder up for a plan; before it is opened."""
+    picture = info.picture
+    context.width, context.height = picture.width_px, picture.height_px
+    context.pix_fmt = plan.encoder_pix_fmt
+    context.time_base = info.time_base
+    context.framerate = info.average_rate or Fraction(25)
+    if picture.sample_aspect_ratio is not None:
+        context.sample_aspect_ratio = picture.sample_aspect_ratio
+    context.color_range = 2 if plan.full_range else 1
+    context.colorspace = plan.tag_matrix
+    context.color_primaries = plan.tag_primaries
+    context.color_trc = plan.tag_transfer
+    context.options = dict(plan.encoder_options)
+    context.thread_type = "AUTO"
+    if plan.format_name in ("mp4", "mov") and plan.encoder in ("libx265", "hevc_nvenc"):
+        context.codec_tag = "hvc1"  # what QuickTime plays
+
+
+def _try_encoder(info: FilmInfo, plan: OutputPlan, output: Path) -> None:
+    context = av.CodecContext.create(plan.encoder, "w")
+    assert isinstance(context, VideoCodecContext)
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as logs:
+            configure(context, info, plan)
+            context.open()
+    except (av.error.FFmpegError, ValueError) as error:
+        words = "; ".join(dict.fromkeys(text.strip() for _, _, text in logs if text.strip())) or in_words(error)
+        raise FilmEncodeError(f"{output}: {plan.encoder} does not start: {words}") from error
+    finally:
+        av.logging.set_level(level)
+    unknown = sorted(set(context.options) & set(plan.encoder_options))
+    if unknown:
+        raise FilmEncodeError(f"{output}: {plan.encoder} has no option {', '.join(unknown)}")

@@ -1,0 +1,351 @@
+"""Reading a film: its luma as decoded, each frame at its own time, and the packets of every other stream."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import av
+import av.error
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+from archivecolor.errors import FilmDecodeError
+from archivecolor.film.pixels import Plane, UnusablePixelFormatError, luma_plane, pixel_format
+from archivecolor.film.probe import FilmInfo, in_words, open_film, probe
+
+log = logging.getLogger(__name__)
+
+_MOST_DEMUX_ERRORS: Final = 64  # in a row, before the rest of a file is given up
+_MOST_PENDING: Final = 256
+_CLOCK_JUMP_S: Final = 1  # a step back of more than this is a new clock, less is a slip
+_SEEK_MARGIN_S: Final = 1
+_READ_ON_S: Final = 3  # past the end of a cut, for sound that lies later in the file than its picture
+
+
+@dataclass(frozen=True, slots=True)
+class LumaFrame:
+    """One decoded frame.
+
+    ``luma`` is (H, W), uint8 or uint16 in the machine's byte order, code values of the film's bit depth; usually
+    a view of the decoder's memory, so treat it as read-only. The frame is shown at ``pts_ticks * time_base`` seconds
+    on the source's clock, for ``duration_ticks`` (None when the file does not say).
+    """
+
+    luma: Plane
+    pts_ticks: int
+    time_base: Fraction
+    duration_ticks: int | None
+    is_key: bool
+    is_corrupt: bool
+    is_interlaced: bool
+
+    @property
+    def time_s(self) -> Fraction:
+        """Presentation time on the source's clock."""
+        return self.pts_ticks * self.time_base
+
+
+@dataclass(frozen=True, slots=True)
+class SidePacket:
+    """A packet of another stream of the source (sound, subtitles, ...), to be copied as it is."""
+
+    stream_index: int
+    packet: Packet[Stream]
+
+
+@dataclass
+class ReadReport:
+    """What reading has met so far; ``warnings`` are whole sentences, each once."""
+
+    frames: int = 0
+    undecodable_packets: int = 0
+    corrupt_frames: int = 0
+    moved_timestamps: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, text: str) -> None:
+        """Note ``text`` once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+            log.warning("%s", text)
+
+
+class FilmReader:
+    """Iterate once over a film: `LumaFrame` and `SidePacket` in the order of the file.
+
+    ``start_s`` and ``end_s`` cut, in seconds from the first frame: frames with start <= time < end are given, and the
+    packets of other streams that begin in that range; times stay on the source's clock. ``time_offset_s`` is what an
+    output should subtract from every time. ``threads`` is for the decoder, 0 for one a core.
+
+    Raises `FilmOpenError` (see `probe`), and `FilmDecodeError` from iteration when no frame can be decoded or the
+    picture changes its size. Undecodable packets are counted in ``report`` and decoding goes on.
+    """
+
+    def __init__(
+        self,
+        path: Path | FilmInfo,
+        *,
+        start_s: float | Fraction | None = None,
+        end_s: float | Fraction | None = None,
+        threads: int = 0,
+    ) -> None:
+        self.info = path if isinstance(path, FilmInfo) else probe(Path(path))
+        self.info.require_sdr()
+        self.report = ReadReport()
+        self._threads = threads
+        first_s = self.info.first_pts_ticks * self.info.time_base
+        self._start_s = first_s + Fraction(start_s) if start_s else None
+        self._end_s = first_s + Fraction(end_s) if end_s is not None else None
+        self._last_pts: int | None = None
+        self._last_end: int | None = None
+        self._shift_ticks = 0
+        self._pending: dict[int, None] = {}  # times of packets whose frames are still to come
+        self._container, self._video = self._open("AUTO")
+        if self._start_s is not None:
+            self._seek(self._start_s)
+        if self.info.picture.format.has_alpha:
+            self.report.warn(f"{self.info.path.name}: the picture's transparency is left out")
+
+    @property
+    def time_offset_s(self) -> Fraction:
+        """What to subtract from every time of every stream in an output: the cut's start, or the film's origin."""
+        return self.info.origin_s if self._start_s is None else self._start_s
+
+    def __enter__(self) -> FilmReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; frames already given stay valid."""
+        self._container.close()
+
+    def __iter__(self) -> Iterator[LumaFrame | SidePacket]:
+        reading_on_until: Fraction | None = None
+        for packet in self._packets():
+            if reading_on_until is not None:
+                stamp = packet.dts if packet.dts is not None else packet.pts
+                if stamp is not None and stamp * packet.time_base > reading_on_until:
+                    break
+            if packet.stream_index != self.info.video_index:
+                if self._in_cut(packet):
+                    yield SidePacket(packet.stream_index, packet)
+            elif reading_on_until is None:
+                for frame in self._decode(packet):
+                    if self._end_s is not None and frame.time_s >= self._end_s:
+                        reading_on_until = self._end_s + _READ_ON_S
+                        break
+                    yield frame
+        if reading_on_until is None:
+            for frame in self._drain():
+                if self._end_s is None or frame.time_s < self._end_s:
+                    yield frame
+        self._finish(reading_on_until is not None)
+
+    # Opening and seeking
+
+    def _open(self, thread_type: str) -> tuple[InputContainer, VideoStream]:
+        container = open_film(self.info.path)
+        video = container.streams[self.info.video_index]
+        assert isinstance(video, VideoStream)
+        video.codec_context.thread_type = thread_type
+        video.codec_context.thread_count = self._threads
+        return container, video
+
+    def _seek(self, start_s: Fraction) -> None:
+        """Go to a key frame at or before ``start_s``, or stay at the beginning where the file cannot seek."""
+        target = int((start_s - _SEEK_MARGIN_S) / self.info.time_base)
+        try:
+            for _ in range(2):  # once to see where it lands, once for real
+                self._container.seek(target, stream=self._video, backward=True)
+                landed = next(self._container.decode(self._video))
+                if landed.pts is None or landed.pts * self.info.time_base > start_s:
+                    raise LookupError("landed behind the target")
+            self._container.seek(target, stream=self._video, backward=True)
+        except (av.error.FFmpegError, LookupError, StopIteration):
+            self._container.close()
+            self._container, self._video = self._open("AUTO")
+
+    def _in_cut(self, packet: Packet[Stream]) -> bool:
+        if self._start_s is None and self._end_s is None:
+            return True
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if stamp is None:
+            return self._last_pts is not None
+        time_s = stamp * packet.time_base
+        return (self._start_s is None or time_s >= self._start_s) and (self._end_s is None or time_s < self._end_s)
+
+    # Demuxing and decoding
+
+    def _packets(self) -> Iterator[Packet[Stream]]:
+        """Packets with something in them; goes on past damaged spots of the file."""
+        in_a_row = 0
+        while True:
+            try:
+                for packet in self._container.demux():
+                    in_a_row = 0
+                    if packet.size:  # an empty one would flush the decoder
+                        yield packet
+                return
+            except av.error.FFmpegError as error:
+                in_a_row += 1
+                self.report.warn(f"{self.info.path.name}: damaged file, parts cannot be read ({in_words(error)})")
+                if in_a_row >= _MOST_DEMUX_ERRORS:
+                    return
+
+    def _decode(self, packet: Packet[Stream] | None) -> Iterator[LumaFrame]:
+        if packet is not None and packet.pts is not None and not packet.is_discard:
+            self._pending[packet.pts] = None
+            if len(self._pending) > _MOST_PENDING:
+                del self._pending[next(iter(self._pending))]
+        try:
+            frames = self._video.decode(packet)
+        except av.error.EOFError:
+            return
+        except av.error.MemoryError as error:
+            raise FilmDecodeError(f"{self.info.path}: not enough memory to decode it") from error
+        except av.error.FFmpegError as error:
+            self.report.undecodable_packets += 1
+            self.report.warn(f"{self.info.path.name}: some packets cannot be decoded ({in_words(error)})")
+            return
+        for frame in frames:
+            if frame.pts is not None:
+                self._pending.pop(frame.pts, None)
+            yield self._luma_frame(frame)
+
+    def _drain(self) -> Iterator[LumaFrame]:
+        """The frames still in the decoder.
+
+        An error while a frame-threaded decoder drains hides the frames behind it, so frames whose packets went in but
+        which never came out are decoded once more without frame threads.
+        """
+        yield from self._decode(None)
+        last = self._last_pts
+        missing = {pts for pts in self._pending if last is None or pts + self._shift_ticks > last}
+        if not missing or not self._video.codec_context.thread_type & av.codec.context.ThreadType.FRAME:
+            return
+        self._container.close()
+        self._container, self._video = self._open("SLICE")
+        try:
+            self._container.seek(min(missing), stream=self._video, backward=True)
+        except av.error.FFmpegError:
+            return  # counted as missing at the end
+        self._pending.clear()
+        self.report.undecodable_packets = max(0, self.report.undecodable_packets - len(missing))
+        for packet in [*(p for p in self._packets() if p.stream_index == self.info.video_index), None]:
+            try:
+                frames = self._video.decode(packet)
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError:
+                self.report.undecodable_packets += packet is not None and packet.pts in missing
+                continue
+            for frame in frames:
+                if frame.pts in missing:
+                    yield self._luma_frame(frame)
+
+    # Frames
+
+    def _luma_frame(self, frame: av.VideoFrame) -> LumaFrame:
+        picture, name = self.info.picture, self.info.path.name
+        pts = self._place(frame)
+        if (frame.width, frame.height) != (picture.width_px, picture.height_px):
+            raise FilmDecodeError(
+                f"{self.info.path}: the picture changes from {picture.width_px}x{picture.height_px} to "
+                f"{frame.width}x{frame.height} at {float(pts * self.info.time_base):.2f} s; "
+                "split the film there and colourise the parts"
+            )
+        try:
+            if frame.format.name != picture.pix_fmt:
+                frame = self._same_format(frame)
+            luma = luma_plane(frame, picture.matrix)
+        except (UnusablePixelFormatError, av.error.FFmpegError) as error:
+            raise FilmDecodeError(f"{self.info.path}: its picture cannot be used ({error})") from error
+        if not self.report.frames and self._start_s is None:
+            self._count_undecodable_beginning(pts)
+        self.report.frames += 1
+        if frame.is_corrupt:
+            self.report.corrupt_frames += 1
+            self.report.warn(f"{name}: some frames are damaged in the source")
+        duration = frame.duration or None
+        self._last_pts = pts
+        self._last_end = pts + (duration or self._nominal_ticks())
+        return LumaFrame(
+            luma=luma,
+            pts_ticks=pts,
+            time_base=self.info.time_base,
+            duration_ticks=duration,
+            is_key=frame.key_frame,
+            is_corrupt=frame.is_corrupt,
+            is_interlaced=frame.interlaced_frame,
+        )
+
+    def _count_undecodable_beginning(self, first_pts: int) -> None:
+        """Packets that came before the first frame's and gave none: the film begins without a key frame."""
+        lost = [pts for pts in self._pending if pts < first_pts]
+        if lost:
+            self.report.undecodable_packets += len(lost)
+            self.report.warn(
+                f"{self.info.path.name}: begins without a key frame; its first {len(lost)} pictures cannot be decoded"
+            )
+
+    def _same_format(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """A frame whose format changed in mid-stream, in the film's own unless its luma is the same kind anyway."""
+        picture = self.info.picture
+        now, then = pixel_format(frame.format.name), picture.format
+        same_range = now.full_range_untagged == then.full_range_untagged
+        if now.bit_depth == then.bit_depth and same_range and now.is_rgb == then.is_rgb:
+            return frame
+        self.report.warn(
+            f"{self.info.path.name}: the pixel format changes in mid-film ({then.name} to {now.name}); converted"
+        )
+        return frame.reformat(format=picture.pix_fmt)
+
+    def _nominal_ticks(self) -> int:
+        rate = self.info.average_rate or Fraction(25)
+        return max(1, round(1 / rate / self.info.time_base))
+
+    def _place(self, frame: av.VideoFrame) -> int:
+        """The frame's presentation time in ticks, always later than the frame's before."""
+        name = self.info.path.name
+        pts = frame.pts if frame.pts is not None else frame.dts
+        if pts is None:
+            self.report.warn(f"{name}: some frames carry no time; placed by the frame rate")
+            return self._last_end if self._last_end is not None else self.info.first_pts_ticks
+        pts += self._shift_ticks
+        if self._last_pts is None or pts > self._last_pts:
+            return pts
+        self.report.moved_timestamps += 1
+        if (self._last_pts - pts) * self.info.time_base > _CLOCK_JUMP_S and self._last_end is not None:
+            self._shift_ticks += self._last_end - pts
+            self.report.warn(f"{name}: the film's clock jumps back; the picture goes on without a gap")
+            return self._last_end
+        self.report.warn(f"{name}: some frames carry the time of the frame before; moved by one tick")
+        return self._last_pts + 1
+
+    def _finish(self, was_cut: bool) -> None:
+        report, info = self.report, self.info
+        if not report.frames:
+            what = "in the cut that was asked for" if self._start_s or self._end_s is not None else "of it"
+            raise FilmDecodeError(f"{info.path}: no frame {what} can be decoded")
+        if was_cut or self._end_s is not None or self._last_end is None or info.duration_s is None:
+            return
+        end_s = float((self._last_end - self._shift_ticks) * info.time_base)
+        expected_s = float(info.first_pts_ticks * info.time_base) + info.duration_s
+        is_exact = info.container.startswith(("mov", "avi"))
+        if is_exact and expected_s - end_s > max(0.5, 3 * self._nominal_ticks() * float(info.time_base)):
+            report.warn(
+                f"{info.path.name}: the picture ends at {end_s:.2f} s of the {expected_s:.2f} s that the file "
+                "announces; the rest is missing or damaged"
+            )

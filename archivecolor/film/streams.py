@@ -1,0 +1,154 @@
+"""Carrying the source's other streams into an output: which ones a container can hold, and how they are added."""
+
+from __future__ import annotations
+
+import io
+import mimetypes
+from dataclasses import dataclass
+from typing import Any, Final
+
+import av
+import av.error
+from av.container import InputContainer, OutputContainer
+from av.stream import AttachmentStream, Stream
+
+from archivecolor.errors import FilmEncodeError
+from archivecolor.film.probe import FilmInfo, codec_name, in_words, readable
+
+# Containers of one family hold each other's private data tracks.
+_FAMILIES: Final = ({"mov", "mp4", "ipod", "3gp"}, {"matroska", "webm"}, {"mpegts"}, {"mxf"})
+_STALE_TAGS: Final = ("encoder", "vendor_id", "duration", "bps", "number_of_", "_statistics_")
+_CONTAINER_OWN_TAGS: Final = {"major_brand", "minor_version", "compatible_brands", "encoder"}
+_CHAPTER_CODECS: Final = {"bin_data", "unknown", "text"}
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A stream of the source that the output cannot hold, and why, with the remedy."""
+
+    index: int
+    kind: str
+    codec: str
+    reason: str
+
+
+def add_side_stream(output: OutputContainer, source: InputContainer, stream: Stream) -> Stream | None:
+    """Add a stream to ``output`` that will take ``stream``'s packets as they are.
+
+    Attachments and, in Matroska, cover art are written at once and give None. Raises ValueError or FFmpegError when
+    the container does not hold it.
+    """
+    in_matroska = output.format.name == "matroska"
+    if isinstance(stream, AttachmentStream):
+        if not in_matroska:
+            raise ValueError("only Matroska holds attachments")
+        name = stream.metadata.get("filename", f"attachment{stream.index}")
+        kind = stream.metadata.get("mimetype") or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        output.add_attachment(readable(name), kind, stream.data)
+        return None
+    is_cover = bool(stream.disposition & av.stream.Disposition.attached_pic)
+    if is_cover and in_matroska:
+        codec = codec_name(stream)
+        extension, kind = {"png": ("png", "image/png"), "mjpeg": ("jpg", "image/jpeg")}[codec]
+        picture = next(packet for packet in source.demux(stream) if packet.size)
+        output.add_attachment(f"cover.{extension}", kind, bytes(picture))
+        return None
+    added: Stream = output.add_stream_from_template(stream, opaque=True)
+    added.metadata.update(carried_tags(stream))
+    added.disposition = stream.disposition
+    return added
+
+
+def carried_tags(stream: Stream, re_encoded: bool = False) -> dict[str, str]:
+    """A stream's tags that stay true in the output; a re-encoded stream loses those that describe its old coding."""
+    stale = _STALE_TAGS if re_encoded else _STALE_TAGS[:2]
+    return {key: value for key, value in stream.metadata.items() if not key.lower().startswith(stale)}
+
+
+def carried_metadata(source: InputContainer) -> dict[str, str]:
+    """The film's own tags, without those that every muxer writes for itself."""
+    return {key: value for key, value in source.metadata.items() if key.lower() not in _CONTAINER_OWN_TAGS}
+
+
+def holds(format_name: str, source: InputContainer, stream: Stream) -> str | None:
+    """None when a container of ``format_name`` takes this stream (tried out in memory), else why not."""
+    output = av.open(io.BytesIO(), "w", format=format_name, metadata_errors="surrogateescape")
+    try:
+        added = add_side_stream(output, source, stream)
+        if added is not None:
+            output.start_encoding()
+    except (ValueError, KeyError, StopIteration, av.error.FFmpegError) as error:
+        return in_words(error)
+    finally:
+        _abandon(output)
+    return None
+
+
+def _abandon(output: OutputContainer) -> None:
+    try:
+        output.close()
+    except (ValueError, av.error.FFmpegError):
+        return  # a trial without packets need not end well
+
+
+def plan_streams(
+    info: FilmInfo, source: InputContainer, format_name: str
+) -> tuple[tuple[int, ...], tuple[LeftOut, ...]]:
+    """Which of the source's other streams are copied, and which are left out and why.
+
+    Raises `FilmEncodeError` for sound that the container cannot hold: a film never loses its sound silently.
+    """
+    kept: list[int] = []
+    left_out: list[LeftOut] = []
+    for stream in source.streams:
+        if stream.index == info.video_index:
+            continue
+        described = info.streams[stream.index] if stream.index < len(info.streams) else None
+        kind = described.kind if described else stream.type
+        codec = codec_name(stream)
+        reason = _why_not_data(info, stream, codec, format_name) if kind == "data" else None
+        if reason is None:
+            refusal = holds(format_name, source, stream)
+            if refusal is not None and kind == "audio":
+                raise FilmEncodeError(
+                    f"{info.path}: its {codec} sound does not fit into {format_name}; write .mkv"
+                    f"{' or .mov' if format_name != 'mov' and holds('mov', source, stream) is None else ''} instead"
+                )
+            if refusal is not None:
+                remedy = "" if format_name == "matroska" else _remedy(source, stream)
+                reason = f"{format_name} cannot hold it{remedy}"
+        if reason is None:
+            kept.append(stream.index)
+        else:
+            left_out.append(LeftOut(stream.index, kind, codec, reason))
+    return tuple(kept), tuple(left_out)
+
+
+def _remedy(source: InputContainer, stream: Stream) -> str:
+    return "; .mkv keeps it" if holds("matroska", source, stream) is None else ""
+
+
+def _why_not_data(info: FilmInfo, stream: Stream, codec: str, format_name: str) -> str | None:
+    if any(key.lower() == "timecode" for key in stream.metadata):
+        return "time code: carried as the picture's time code tag instead"
+    if info.chapters and codec in _CHAPTER_CODECS and info.container.startswith("mov"):
+        return "chapter titles: carried as chapters instead"
+    source_formats = set(info.container.split(","))
+    if not any(format_name in family and source_formats & family for family in _FAMILIES):
+        return f"private data of another container than {format_name}"
+    return None
+
+
+def copy_chapters(source: InputContainer, output: OutputContainer, offset_s: Any) -> None:
+    """The source's chapters, moved by the output's time offset."""
+    chapters = []
+    for chapter in source.chapters():
+        base = chapter["time_base"]
+        if not base:
+            continue
+        shift = round(offset_s / base)
+        start, end = max(0, chapter["start"] - shift), chapter["end"] - shift
+        if end > 0:
+            chapters.append({**chapter, "start": start, "end": max(start, end)})
+    if chapters:
+        output.set_chapters(chapters)  # type: ignore[arg-type]

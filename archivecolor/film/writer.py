@@ -1,0 +1,254 @@
+"""Writing a film: encoded planes at the source's own times, beside the copied packets of every other stream."""
+
+from __future__ import annotations
+
+import logging
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+from av.container import OutputContainer
+from av.filter import Graph
+from av.packet import Packet
+from av.stream import Stream
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+
+from archivecolor.errors import FilmEncodeError
+from archivecolor.film.pixels import plane_view
+from archivecolor.film.probe import FilmInfo, in_words, open_film
+from archivecolor.film.profiles import OutputPlan, configure
+from archivecolor.film.reader import SidePacket
+from archivecolor.film.streams import add_side_stream, carried_metadata, carried_tags, copy_chapters
+
+log = logging.getLogger(__name__)
+
+# Keys that MP4 and QuickTime have a place for; any other needs the general (mdta) form of their metadata.
+_MOV_KEYS: Final = {
+    "title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright", "grouping",
+    "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "creation_time", "timecode",
+    "encoder", "location",
+}  # fmt: skip
+
+
+class FilmWriter:
+    """Write a film to exactly ``path`` (its container comes from ``plan``, not from the name).
+
+    ``offset_s`` is subtracted from every time of every stream and of the chapters. ``extra_metadata`` joins the
+    source's tags. As a context manager it finishes the file; when the block raises, nothing more is encoded and the
+    unfinished file is closed for the caller to remove.
+
+    Frame times are exact in MP4 and QuickTime, which take the source's time base; Matroska counts milliseconds.
+    Raises `FilmEncodeError` for anything that keeps the file from being written: full disk, a refusing encoder.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        info: FilmInfo,
+        plan: OutputPlan,
+        *,
+        offset_s: Fraction = Fraction(0),
+        extra_metadata: dict[str, str] | None = None,
+    ) -> None:
+        self.path, self.info, self.plan = Path(path), info, plan
+        self.offset_s = Fraction(offset_s)
+        self.frames = 0
+        self.warnings: list[str] = []
+        self._durations: dict[int, int] = {}
+        self._last_dts: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
+        self._side: dict[int, Stream] = {}
+        self._closed = False
+        self._aspect_filter = self._make_aspect_filter()
+        try:
+            self._output = self._open(extra_metadata or {})
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise self._failure(error) from error
+
+    def _open(self, extra_metadata: dict[str, str]) -> OutputContainer:
+        info, plan = self.info, self.plan
+        with open_film(info.path) as source:
+            tags = {**carried_metadata(source), **extra_metadata}
+            options = dict(plan.container_options)
+            if plan.format_name in ("mp4", "mov") and not {key.lower() for key in tags} <= _MOV_KEYS:
+                options["movflags"] += "+use_metadata_tags"
+            output = av.open(
+                f"file:{self.path}",
+                "w",
+                format=plan.format_name,
+                container_options=options,
+                metadata_errors="surrogateescape",
+            )
+            output.metadata.update(tags)
+            for stream in source.streams:
+                if stream.index == info.video_index:
+                    self._video = self._add_picture(output, stream)
+                elif stream.index in plan.kept:
+                    added = add_side_stream(output, source, stream)
+                    if added is not None:
+                        self._side[stream.index] = added
+            copy_chapters(source, output, self.offset_s)
+            output.start_encoding()
+        return output
+
+    def _add_picture(self, output: OutputContainer, source: Stream) -> VideoStream:
+        added = output.add_stream(self.plan.encoder, rate=self.info.average_rate or Fraction(25))
+        assert isinstance(added, VideoStream)
+        context = added.codec_context
+        assert isinstance(context, VideoCodecContext)
+        configure(context, self.info, self.plan)
+        added.time_base = self.info.time_base
+        if self.info.picture.display_matrix is not None:
+            added.set_display_matrix(self.info.picture.display_matrix)
+        added.metadata.update(carried_tags(source, re_encoded=True))
+        added.disposition = source.disposition
+        return added
+
+    def _make_aspect_filter(self) -> Graph | None:
+        """FFV1 takes the sample aspect from each frame, which only a filter can set here."""
+        picture = self.info.picture
+        aspect = picture.sample_aspect_ratio
+        if self.plan.encoder != "ffv1" or aspect in (None, 1):
+            return None
+        graph = Graph()
+        source = graph.add_buffer(
+            width=picture.width_px,
+            height=picture.height_px,
+            format=av.VideoFormat(self.plan.pix_fmt),
+            time_base=self.info.time_base,
+        )
+        graph.link_nodes(source, graph.add("setsar", f"sar={aspect}:max=65535"), graph.add("buffersink"))
+        graph.configure()
+        return graph
+
+    def __enter__(self) -> FilmWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abort()
+
+    def write(
+        self,
+        y: npt.NDArray[np.generic],
+        cb: npt.NDArray[np.generic],
+        cr: npt.NDArray[np.generic],
+        pts_ticks: int,
+        time_base: Fraction,
+        duration_ticks: int | None = None,
+    ) -> None:
+        """Encode one frame: planes in the plan's depth and subsampling, shown at ``pts_ticks * time_base`` seconds.
+
+        Shapes (H, W) and twice (ceil(H / 2^v), ceil(W / 2^h)); uint8, or uint16 above 8 bits.
+        """
+        frame = av.VideoFrame(self.info.picture.width_px, self.info.picture.height_px, self.plan.pix_fmt)
+        for index, plane in enumerate((y, cb, cr)):
+            target = plane_view(frame, index)
+            if plane.shape != target.shape or plane.dtype.itemsize != target.dtype.itemsize:
+                wanted = f"{self.plan.pix_fmt} wants {target.shape} {target.dtype}"
+                raise ValueError(f"plane {index} is {plane.shape} {plane.dtype}; {wanted}")
+            target[:] = plane
+        base = self.info.time_base
+        if self._aspect_filter is not None:
+            self._aspect_filter.push(frame)
+            pulled = self._aspect_filter.pull()
+            assert isinstance(pulled, av.VideoFrame)
+            frame = pulled
+        frame.color_range = 2 if self.plan.full_range else 1
+        frame.colorspace = self.plan.tag_matrix
+        frame.color_primaries = self.plan.tag_primaries
+        frame.color_trc = self.plan.tag_transfer
+        frame.pts = round((pts_ticks * time_base - self.offset_s) / base)
+        frame.time_base = base
+        rate = self.info.average_rate or Fraction(25)
+        self._durations[frame.pts] = max(1, round((duration_ticks * time_base if duration_ticks else 1 / rate) / base))
+        try:
+            self._mux(self._video.encode(frame))
+        except (av.error.FFmpegError, OSError) as error:
+            raise self._failure(error) from error
+        self.frames += 1
+
+    def _mux(self, packets: list[Packet[VideoStream]]) -> None:
+        for packet in packets:
+            if packet.pts is not None:
+                packet.duration = self._durations.pop(packet.pts, packet.duration)
+            self._output.mux(packet)
+
+    def copy(self, side: SidePacket) -> None:
+        """Copy a packet of another stream; those of streams that the plan leaves out are ignored."""
+        stream = self._side.get(side.stream_index)
+        if stream is None:
+            return
+        packet = side.packet
+        base = packet.time_base
+        shift = round(self.offset_s / base)
+        pts = packet.pts if packet.pts is not None else packet.dts
+        dts = packet.dts if packet.dts is not None else packet.pts
+        index = side.stream_index
+        if pts is None or dts is None:
+            pts = dts = self._ends.get(index, shift)
+            self._warn(f"some packets of stream {index} carry no time; placed behind the ones before")
+        last = self._last_dts.get(index)
+        if last is not None and dts <= last:
+            if (last - dts) * base > 1:  # a new clock: go on where the old one ended
+                dts = self._ends[index]
+            else:
+                dts = last + 1
+            pts = max(pts, dts)
+            self._warn(f"some packets of stream {index} go back in time; moved behind the ones before")
+        self._last_dts[index] = dts
+        self._ends[index] = dts + max(1, packet.duration or 1)
+        packet.pts, packet.dts = pts - shift, dts - shift
+        packet.stream = stream
+        try:
+            self._output.mux(packet)
+        except (av.error.FFmpegError, OSError) as error:
+            raise self._failure(error) from error
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+            log.warning("%s: %s", self.info.path.name, text)
+
+    def close(self) -> None:
+        """Encode what is left and finish the file."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._mux(self._video.encode(None))
+        except (av.error.FFmpegError, OSError) as error:
+            self._give_up()
+            raise self._failure(error) from error
+        try:
+            self._output.close()
+        except (av.error.FFmpegError, OSError) as error:
+            raise self._failure(error) from error
+
+    def abort(self) -> None:
+        """Close the unfinished file without encoding anything more."""
+        if not self._closed:
+            self._closed = True
+            self._give_up()
+
+    def _give_up(self) -> None:
+        try:
+            self._output.close()
+        except (av.error.FFmpegError, OSError) as error:
+            log.debug("closing the unfinished %s: %s", self.path, error)
+
+    def _failure(self, error: Exception) -> FilmEncodeError:
+        number = getattr(error, "errno", None)
+        words = in_words(error)
+        remedy = {28: "; free some space and run again", 13: "; choose another folder", 30: "; choose another folder"}
+        return FilmEncodeError(f"{self.path}: cannot be written: {words}{remedy.get(number or 0, '')}")
