@@ -85,7 +85,7 @@ def colorize(
             print_error(str(result.error))
         if result.report is not None and not quiet:
             for warning in result.report.warnings:
-                print_warning(f"{job.source}: {warning}")
+                print_warning(warning if job.source.name in warning else f"{job.source}: {warning}")
 
     if as_json:
         click.echo(json.dumps({"results": [result.to_dict() for result in results]}, indent=2))

@@ -49,7 +49,7 @@ def command_options(function: Command) -> Command:
     @click.option("--debug", is_flag=True, help="Show log messages, and tracebacks instead of one-line errors.")
     @functools.wraps(function)
     def wrapper(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> Any:
-        level = logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING
+        level = logging.DEBUG if debug else logging.ERROR  # warnings reach the user in each command's report
         handler = RichHandler(console=error_console(), show_time=False, show_path=debug, markup=False)
         package_log = logging.getLogger("archivecolor")
         package_log.handlers, package_log.propagate = [handler], False

@@ -27,6 +27,7 @@ class Engine:
         dtype: the precision that the convolutions run in.
         batch_size: frames at a time; halved, with a warning, whenever the device's memory does not hold as many.
         weights_path, weights_sha256: what it runs.
+        warnings: what the user should know of how it went.
     """
 
     def __init__(self, config: ColorizeConfig) -> None:
@@ -35,6 +36,7 @@ class Engine:
         self.batch_size = config.batch_size or (8 if self.device.type == "cpu" else 32)
         self.render_size_px = config.render_size_px
         self.saturation = config.saturation
+        self.warnings: list[str] = []
         self.weights_path = find_weights(config.weights)
         self.weights_sha256 = verify(self.weights_path)
         generator = fold_generator(load_generator(self.weights_path))
@@ -83,7 +85,8 @@ class Engine:
                 f"{self.device}: not enough memory for a single frame; use --device cpu or a smaller --render-size"
             ) from error
         self.batch_size //= 2
-        log.warning("%s: out of memory, going on with batches of %d", self.device, self.batch_size)
+        self.warnings.append(f"{self.device}: out of memory, went on with batches of {self.batch_size}")
+        log.warning("%s", self.warnings[-1])
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -71,6 +71,7 @@ class ColorizeReport:
     frames_read: int = 0
     frames_written: int = 0
     undecodable_packets: int = 0
+    damaged_frames: int = 0
     picture: Rectangle | None = None
     seconds: float = 0.0
     limiting: Stage | None = None
@@ -95,6 +96,7 @@ class ColorizeReport:
             "frames_read": self.frames_read,
             "frames_written": self.frames_written,
             "undecodable_packets": self.undecodable_packets,
+            "damaged_frames": self.damaged_frames,
             "picture": picture,
             "seconds": round(self.seconds, 3),
             "frames_per_s": round(self.frames_per_s, 2),
@@ -184,13 +186,16 @@ def colorize_film(
                 frames_read=reader.report.frames,
                 frames_written=writer.frames,
                 undecodable_packets=reader.report.undecodable_packets,
+                damaged_frames=reader.report.corrupt_frames,
                 picture=analysis.picture,
                 limiting=limiting,
                 device=str(engine.device),
                 precision=str(engine.dtype).removeprefix("torch."),
                 weights_sha256=engine.weights_sha256,
-                warnings=[*plan_warnings(plan), *reader.report.warnings, *writer.warnings],
+                warnings=[*plan_warnings(plan), *reader.report.warnings, *writer.warnings, *engine.warnings],
             )
+            if report.undecodable_packets:
+                report.warnings.append(f"{report.undecodable_packets} packets of the picture could not be decoded")
             if not analysis.is_black_and_white:
                 report.warnings.append("the source is in colour; only its luma was used")
             if report.frames_written != report.frames_read:
@@ -294,21 +299,30 @@ def _run(
         threading.Thread(target=guarded, args=(work,), name=name, daemon=True)
         for name, work in (("reader", read), ("writer", write))
     ]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         guarded(colour)
         for thread in threads:
             thread.join()
     finally:
-        # Only an interrupt gets here with a thread still at work.
+        # Reached with a thread at work only by an interrupt; the files that it uses must not be closed under it.
         decoded.abort()
         coloured.abort()
-        for thread in threads:
-            thread.join()
+        _join(threads)
     if failures:
         raise failures[0]
     return limiting()
+
+
+def _join(threads: list[threading.Thread]) -> None:
+    """Wait for ``threads`` whatever interrupts come; they end soon once their channels are broken off."""
+    while running := [thread for thread in threads if thread.is_alive()]:
+        try:
+            for thread in running:
+                thread.join()
+        except KeyboardInterrupt:
+            continue
 
 
 def _batches(items: Iterator[LumaFrame | SidePacket] | FilmReader, size: int) -> Iterator[_Batch]:

@@ -1,0 +1,231 @@
+"""``archivecolor colorize`` as a user meets it: exit codes, messages, folders, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from archivecolor.cli import main
+from tests.clips import make_clip, read_back
+
+pytestmark = pytest.mark.usefixtures("use_tiny_weights")
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["colorize", *map(str, arguments)])
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_one_film(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "film.mp4", frames=9)
+    result = run(source.path, "-o", tmp_path / "out.mp4")
+    assert result.exit_code == 0, result.output
+    assert "9 frames" in result.stdout
+    assert len(read_back(tmp_path / "out.mp4").times_s) == 9
+    assert files_in(tmp_path) == ["film.mp4", "out.mp4"]
+
+
+def test_json_says_what_was_done(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "film.mp4", frames=5)
+    result = run(source.path, "-o", tmp_path / "out.mp4", "--json")
+    [entry] = json.loads(result.stdout)["results"]
+    assert entry["state"] == "coloured"
+    assert entry["frames_read"] == entry["frames_written"] == 5
+    assert len(entry["weights_sha256"]) == 64
+
+
+@pytest.mark.parametrize("name", ["Ünïcödé фильм 映画.mp4", "with space.mp4", "-dash-.mp4", "100%.mp4", "[x].mp4"])
+def test_awkward_names(tmp_path: Path, name: str) -> None:
+    source = make_clip(tmp_path / name, frames=3)
+    result = run("-o", tmp_path / "out" / name, "--", source.path)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / name).exists()
+
+
+def bad_inputs(folder: Path) -> dict[str, Path]:
+    """Files that cannot be colourised, by what is wrong with them."""
+    good = make_clip(folder / "good.mp4", frames=20, sound="aac").path
+    made = {
+        "missing": folder / "missing.mp4",
+        "empty": folder / "empty.mp4",
+        "text": folder / "text.mp4",
+        "truncated": folder / "truncated.mp4",
+        "sound": folder / "sound.wav.mp4",
+        "no films": folder / "folder",
+    }
+    made["empty"].touch()
+    made["text"].write_text("This is not a film.\n" * 50)
+    made["truncated"].write_bytes(good.read_bytes()[:3000])
+    made["no films"].mkdir()
+    (made["no films"] / "notes.txt").write_text("nothing here")
+    import av
+
+    with av.open(str(made["sound"]), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=48000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 48000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return made
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "truncated", "sound", "no films"])
+def test_bad_input_is_one_line_and_exit_code_1(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "in").mkdir()
+    source = bad_inputs(tmp_path / "in")[kind]
+    before = files_in(tmp_path)
+    result = run(source, "-o", tmp_path / "out.mp4")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert source.name in result.stderr
+    assert files_in(tmp_path) == before
+
+
+def test_wrong_usage_is_exit_code_2(tmp_path: Path) -> None:
+    assert run(tmp_path / "a.mp4").exit_code == 2
+    assert run(tmp_path / "a.mp4", "-o", "b.mp4", "--start", "abc").exit_code == 2
+    assert run(tmp_path / "a.mp4", "-o", "b.mp4", "--render-size", "100").exit_code == 2
+    assert run(tmp_path / "a.mp4", "-o", "b.mp4", "--saturation", "9").exit_code == 2
+
+
+def test_the_source_is_never_replaced(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "film.mp4", frames=3).path
+    content = source.read_bytes()
+    (tmp_path / "link.mp4").symlink_to(source)
+    for target in (source, tmp_path / "." / "film.mp4", tmp_path / "link.mp4", tmp_path):
+        result = run(source, "-o", target, "--overwrite")
+        assert result.exit_code == 1
+        assert "is the source itself" in result.stderr
+    assert source.read_bytes() == content
+
+
+def test_an_output_that_is_there_is_only_replaced_on_request(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "film.mp4", frames=3)
+    target = tmp_path / "out.mp4"
+    target.write_text("precious")
+    result = run(source.path, "-o", target)
+    assert result.exit_code == 1 and "--overwrite" in result.stderr
+    assert target.read_text() == "precious"
+    assert run(source.path, "-o", target, "--overwrite").exit_code == 0
+    assert len(read_back(target).times_s) == 3
+
+
+def test_codec_and_container_that_do_not_fit_are_refused_before_work(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "film.mp4", frames=3)
+    result = run(source.path, "-o", tmp_path / "out.webm", "--codec", "prores")
+    assert result.exit_code == 1 and ".mkv" in result.stderr
+    result = run(source.path, "-o", tmp_path / "out.xyz")
+    assert result.exit_code == 1 and ".mp4" in result.stderr
+    assert files_in(tmp_path) == ["film.mp4"]
+
+
+def test_a_folder_mirrors_its_tree_and_goes_on_past_a_bad_file(tmp_path: Path) -> None:
+    reels = tmp_path / "reels"
+    (reels / "b" / "c").mkdir(parents=True)
+    make_clip(reels / "one.mp4", frames=4)
+    make_clip(reels / "b" / "two.mkv", frames=5)
+    make_clip(reels / "b" / "c" / "three.avi", codec="mpeg4", options={}, frames=6)
+    cv2.imwrite(str(reels / "b" / "photo.png"), np.full((40, 60), 128, np.uint8))
+    (reels / "b" / "bad.mp4").write_text("not a film")
+    (reels / "readme.txt").write_text("not even trying")
+    out = tmp_path / "colour"
+
+    result = run(reels, "-o", out)
+    assert result.exit_code == 1
+    assert "4 coloured, 0 skipped, 1 failed" in result.stderr
+    assert "bad.mp4" in result.stderr
+    assert files_in(out) == ["b/c/three.mkv", "b/photo.png", "b/two.mkv", "one.mp4"]
+
+    result = run(reels, "-o", out)
+    assert "0 coloured, 4 skipped, 1 failed" in result.stderr
+
+    (out / "one.mp4").write_bytes((out / "one.mp4").read_bytes()[:500])  # no longer whole
+    result = run(reels, "-o", out)
+    assert "1 coloured, 3 skipped, 1 failed" in result.stderr
+    assert len(read_back(out / "one.mp4").times_s) == 4
+
+
+def test_an_output_folder_inside_the_input_is_not_coloured_again(tmp_path: Path) -> None:
+    make_clip(tmp_path / "one.mp4", frames=3)
+    assert run(tmp_path, "-o", tmp_path / "colour").exit_code == 0
+    result = run(tmp_path, "-o", tmp_path / "colour")
+    assert "0 coloured, 1 skipped, 0 failed" in result.stderr
+
+
+def test_two_reels_of_one_name_do_not_meet(tmp_path: Path) -> None:
+    make_clip(
+        tmp_path / "in" / "reel.avi" if (tmp_path / "in").mkdir() is None else tmp_path, codec="mpeg4", options={}
+    )
+    make_clip(tmp_path / "in" / "reel.mpg", codec="mpeg2video", options={}, size=(64, 48), frames=6)
+    assert run(tmp_path / "in", "-o", tmp_path / "out").exit_code == 0
+    assert files_in(tmp_path / "out") == ["reel.avi.mkv", "reel.mpg.mkv"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dtype"), [(".png", np.uint8), (".png", np.uint16), (".tif", np.uint16), (".jpg", np.uint8)]
+)
+def test_stills(tmp_path: Path, suffix: str, dtype: type) -> None:
+    white = np.iinfo(dtype).max
+    ramp = np.tile(np.linspace(0.3 * white, 0.7 * white, 61), (43, 1)).astype(dtype)
+    cv2.imwrite(str(tmp_path / f"a{suffix}"), ramp)
+    result = run(tmp_path / f"a{suffix}", "-o", tmp_path / f"b{suffix}")
+    assert result.exit_code == 0, result.output
+    done = cv2.imread(str(tmp_path / f"b{suffix}"), cv2.IMREAD_UNCHANGED)
+    assert done.shape == (43, 61, 3) and done.dtype == dtype
+    spread = (done.max(axis=2).astype(float) - done.min(axis=2)).mean() / white
+    assert spread > 0.05
+    lab = cv2.cvtColor((done / white).astype(np.float32), cv2.COLOR_BGR2Lab)
+    grey = cv2.cvtColor(np.repeat((ramp / white).astype(np.float32)[:, :, None], 3, axis=2), cv2.COLOR_BGR2Lab)
+    unclipped = ((done > 0) & (done < white)).all(axis=2)
+    assert unclipped.mean() > 0.8
+    assert np.abs(lab[:, :, 0] - grey[:, :, 0])[unclipped].mean() < (1.0 if suffix == ".jpg" else 0.3)
+
+
+def test_saturation_zero_is_grey(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.tile(np.arange(200, dtype=np.uint8), (32, 1)))
+    assert run(tmp_path / "a.png", "-o", tmp_path / "b.png", "--saturation", 0).exit_code == 0
+    done = cv2.imread(str(tmp_path / "b.png"), cv2.IMREAD_UNCHANGED)
+    assert (done[:, :, 0] == np.arange(200)).all() and (done.max(axis=2) == done.min(axis=2)).all()
+
+
+def test_no_weights_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHIVECOLOR_WEIGHTS", str(tmp_path / "nowhere.safetensors"))
+    source = make_clip(tmp_path / "film.mp4", frames=3)
+    result = run(source.path, "-o", tmp_path / "out.mp4", "--weights", tmp_path / "none.safetensors")
+    assert result.exit_code == 1 and "none.safetensors" in result.stderr
+
+
+def test_an_unknown_device_is_named(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "film.mp4", frames=3)
+    result = run(source.path, "-o", tmp_path / "out.mp4", "--device", "warp9")
+    assert result.exit_code == 1 and "warp9" in result.stderr and "Traceback" not in result.output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "film.mp4", size=(640, 480), frames=400, options={"preset": "ultrafast"})
+    command = [sys.executable, "-m", "archivecolor", "colorize", str(source.path), "-o", str(tmp_path / "out.mp4")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / ".out.mp4.partial").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr == "error: interrupted\n"
+    assert files_in(tmp_path) == ["film.mp4"]

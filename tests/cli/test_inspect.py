@@ -1,0 +1,58 @@
+"""``archivecolor inspect``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from click.testing import CliRunner
+
+from archivecolor.cli import main
+from tests.clips import make_clip
+
+
+def inspect(*arguments: object) -> dict[str, dict[str, object]]:
+    result = CliRunner().invoke(main, ["inspect", *map(str, arguments), "--json"])
+    assert result.exit_code == 0, result.output
+    sections: dict[str, dict[str, object]] = json.loads(result.stdout)
+    return sections
+
+
+def test_a_film_and_the_plan_for_it(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "film.mp4", frames=10, sound="aac", metadata={"title": "Früh"})
+    sections = inspect(clip.path)
+    assert sections["Time"]["frames"] == 10
+    assert sections["Picture"]["black and white"] is True
+    assert "aac" in str(sections["Streams"]["1 audio"])
+    assert sections["Tags"]["title"] == "Früh"
+    assert "libx264" in str(sections["Colorize would"]["encode"])
+    assert sections["Colorize would"]["copy"] == ["1 audio aac"]
+
+
+def test_colour_is_noticed(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "film.mp4", frames=5, neutral=False)
+    assert inspect(clip.path)["Picture"]["black and white"] is False
+
+
+def test_a_plan_that_cannot_work_is_told(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "film.mp4", frames=5)
+    sections = inspect(clip.path, "-o", tmp_path / "out.webm", "--codec", "prores")
+    assert ".mkv" in str(sections["Colorize would"]["fail"])
+
+
+def test_a_still(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.tif"), np.zeros((30, 40), np.uint16))
+    assert inspect(tmp_path / "a.tif")["Still"]["depth"] == "16 bit"
+
+
+def test_a_readable_table(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "film.mp4", frames=5)
+    result = CliRunner().invoke(main, ["inspect", str(clip.path)])
+    assert "64x48 px" in result.stdout and "Colorize would" in result.stdout
+
+
+def test_a_missing_film(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["inspect", str(tmp_path / "none.mp4")])
+    assert result.exit_code == 1 and result.stderr.startswith("error: ") and "none.mp4" in result.stderr

@@ -1,0 +1,98 @@
+"""Lightness and colour joined: against the plain conversion, in and out of mattes, in every subsampling and depth."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from archivecolor import color
+from archivecolor.colorize.mattes import Rectangle
+from archivecolor.colorize.recombine import PlaneFormat, Recombiner
+
+CPU = torch.device("cpu")
+
+
+def recombiner(out: PlaneFormat, mode: str = "lab") -> Recombiner:
+    return Recombiner(bit_depth=out.bit_depth, full_range=out.full_range, out=out, mode=mode, device=CPU)  # type: ignore[arg-type]
+
+
+def decode(y: torch.Tensor, cb: torch.Tensor, cr: torch.Tensor, out: PlaneFormat) -> torch.Tensor:
+    """R'G'B' of 4:4:4 planes."""
+    black, white = color.code_range(out.bit_depth, out.full_range)
+    scale = (1 << out.bit_depth) - 1 if out.full_range else 224 << (out.bit_depth - 8)
+    middle = 1 << (out.bit_depth - 1)
+    planes = [(y.float() - black) / (white - black), (cb.float() - middle) / scale, (cr.float() - middle) / scale]
+    return color.ycbcr_to_rgb(torch.stack(planes, dim=1), out.matrix)
+
+
+@pytest.mark.parametrize("matrix", ["bt709", "smpte170m", "bt2020nc"])
+@pytest.mark.parametrize(("depth", "full_range"), [(8, False), (8, True), (10, False), (16, True)])
+def test_lab_keeps_lightness_and_takes_the_colour(matrix: str, depth: int, full_range: bool) -> None:
+    out = PlaneFormat(depth, full_range, matrix, 0, 0)
+    black, white = color.code_range(depth, full_range)
+    low, high = black + (white - black) * 3 // 10, black + (white - black) * 7 // 10
+    luma = torch.randint(low, high, (2, 24, 40), generator=torch.Generator().manual_seed(0))
+    ab = torch.tensor([18.0, -22.0]).view(1, 2, 1, 1).expand(2, 2, 6, 10)
+    join = recombiner(out)
+    L = join.lightness(luma)
+    lab = color.rgb_to_lab(decode(*join(luma, L, ab), out))
+    tolerance = 0.6 if depth == 8 else 0.2
+    assert (lab[:, :1] - L).abs().max() < tolerance
+    assert (lab[:, 1:] - torch.tensor([18.0, -22.0]).view(1, 2, 1, 1)).abs().max() < 2.5 * tolerance
+
+
+def test_no_colour_gives_the_grey_back() -> None:
+    out = PlaneFormat(8, False, "smpte170m", 1, 1)
+    luma = torch.arange(16, 236, dtype=torch.uint8).view(1, 10, 22)
+    join = recombiner(out)
+    y, cb, cr = join(luma, join.lightness(luma), torch.zeros(1, 2, 4, 4))
+    assert torch.equal(y, luma)
+    assert cb.eq(128).all() and cr.eq(128).all()
+
+
+def test_luma_mode_passes_every_code_value_through() -> None:
+    out = PlaneFormat(10, False, "bt709", 1, 1)
+    luma = torch.arange(0, 1024, dtype=torch.int32).view(1, 32, 32)
+    join = recombiner(out, "luma")
+    y, cb, _ = join(luma, join.lightness(luma), torch.full((1, 2, 8, 8), 30.0))
+    assert torch.equal(y, luma)
+    assert cb.shape == (1, 16, 16)
+    assert cb.ne(512).any()
+
+
+@pytest.mark.parametrize(("log2_w", "log2_h"), [(1, 1), (1, 0), (0, 0), (2, 0), (2, 2)])
+def test_odd_sizes_round_chroma_up(log2_w: int, log2_h: int) -> None:
+    out = PlaneFormat(8, False, "bt709", log2_w, log2_h)
+    luma = torch.full((1, 33, 47), 120, dtype=torch.uint8)
+    join = recombiner(out)
+    y, cb, cr = join(luma, join.lightness(luma), torch.full((1, 2, 5, 5), 25.0))
+    assert y.shape == (1, 33, 47)
+    assert cb.shape == cr.shape == (1, -(-33 >> log2_h), -(-47 >> log2_w))
+    assert (cr.float() - cr.float().mean()).abs().max() < 1  # a flat field stays flat to its edges
+
+
+def test_bars_stay_neutral_and_the_picture_is_coloured_to_its_edge() -> None:
+    out = PlaneFormat(8, False, "bt709", 1, 1)
+    luma = torch.full((1, 64, 96), 16, dtype=torch.uint8)
+    picture = Rectangle(8, 56, 16, 80)
+    luma[:, 8:56, 16:80] = 130
+    join = recombiner(out)
+    y, _, cr = join(luma, join.lightness(luma), torch.full((1, 2, 8, 8), 40.0), picture)
+    assert y[:, :8].eq(16).all() and y[:, :, :16].eq(16).all()
+    assert cr[:, :4].eq(128).all() and cr[:, 28:].eq(128).all()
+    assert cr[:, :, :8].eq(128).all() and cr[:, :, 40:].eq(128).all()
+    assert cr[:, 4:28, 9:40].gt(140).all()  # column 8 lies half in the bar, as H.264 sites chroma
+
+
+def test_colours_outside_the_gamut_are_clipped_not_wrapped() -> None:
+    out = PlaneFormat(8, True, "bt709", 0, 0)
+    luma = torch.tensor([[[0, 10, 245, 255]]], dtype=torch.uint8)
+    join = recombiner(out)
+    rgb = decode(*join(luma, join.lightness(luma), torch.full((1, 2, 1, 4), 100.0)), out)
+    assert rgb.min() > -0.02
+    assert rgb.max() < 1.02
+
+
+def test_keeping_luma_needs_the_same_depth_and_range() -> None:
+    with pytest.raises(ValueError, match="bit depth and range"):
+        Recombiner(bit_depth=10, full_range=False, out=PlaneFormat(8, False, "bt709", 1, 1), mode="luma", device=CPU)
