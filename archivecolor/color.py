@@ -110,7 +110,7 @@ def lab_to_linear_rgb(lab: Tensor) -> Tensor:
     xyz = []
     for f, white in zip((fy + a / 500, fy, fy - b / 200), WHITE_XYZ, strict=True):
         xyz.append(torch.where(f > 6 / 29, f * f * f, (116 * f - 16) / _KAPPA) * white)
-    return torch.stack(_mix((xyz[0], xyz[1], xyz[2]), _XYZ_TO_RGB), dim=-3)
+    return torch.stack(_mix((xyz[0], xyz[1], xyz[2]), XYZ_TO_RGB), dim=-3)
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
@@ -155,4 +155,4 @@ def _invert3(m: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(v) for v in row) for row in inverse)
 
 
-_XYZ_TO_RGB = _invert3(RGB_TO_XYZ)
+XYZ_TO_RGB = _invert3(RGB_TO_XYZ)

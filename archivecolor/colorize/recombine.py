@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,6 +56,8 @@ class Recombiner:
 
     def lightness(self, luma: Tensor) -> Tensor:
         """(N, H, W) code values, any integer dtype, to (N, 1, H, W) L* 0..100 float32."""
+        if self.device.type == "cpu":  # numpy looks up several times faster than torch does there
+            return torch.from_numpy(np.take(self._lightness.numpy(), luma.numpy())).unsqueeze(1)
         return self._lightness[luma.int()].unsqueeze(1)
 
     @torch.inference_mode()
@@ -81,7 +84,7 @@ class Recombiner:
         cb = torch.empty(n, chroma_h, chroma_w, dtype=self._code_dtype, device=self.device)
         cr = torch.empty_like(cb)
         for rows in self._tiles(chroma_h, chroma_w):
-            _, b, r = _ycbcr(chroma_L[:, :, rows], chroma_ab[:, :, rows], self.out.matrix).unbind(1)
+            _, b, r = _ycbcr(chroma_L[:, :, rows], chroma_ab[:, :, rows], self.out.matrix)
             cb[:, rows], cr[:, rows] = self._chroma_codes(b), self._chroma_codes(r)
 
         if self.mode == "luma":
@@ -89,7 +92,7 @@ class Recombiner:
         full_ab = place_chroma(ab, h, w, picture, h, w)
         y = torch.empty(n, h, w, dtype=self._code_dtype, device=self.device)
         for rows in self._tiles(h, w):
-            y[:, rows] = self._luma_codes(_ycbcr(L[:, :, rows], full_ab[:, :, rows], self.out.matrix)[:, 0])
+            y[:, rows] = self._luma_codes(_ycbcr(L[:, :, rows], full_ab[:, :, rows], self.out.matrix)[0])
         return y, cb, cr
 
     @property
@@ -103,17 +106,57 @@ class Recombiner:
     def _luma_codes(self, y: Tensor) -> Tensor:
         """Y' 0..1 to code values (ITU-T H.273 eq. 8 to 10)."""
         black, white = color.code_range(self.out.bit_depth, self.out.full_range)
-        return (y * (white - black) + black).round_().clamp_(0, (1 << self.out.bit_depth) - 1).to(self._code_dtype)
+        return y.mul_(white - black).add_(black).round_().clamp_(0, (1 << self.out.bit_depth) - 1).to(self._code_dtype)
 
     def _chroma_codes(self, c: Tensor) -> Tensor:
         """Cb or Cr -0.5..0.5 to code values (ITU-T H.273 eq. 8 to 10)."""
         depth = self.out.bit_depth
         scale = (1 << depth) - 1 if self.out.full_range else 224 << (depth - 8)
-        return (c * scale + (1 << (depth - 1))).round_().clamp_(0, (1 << depth) - 1).to(self._code_dtype)
+        return c.mul_(scale).add_(1 << (depth - 1)).round_().clamp_(0, (1 << depth) - 1).to(self._code_dtype)
 
 
-def _ycbcr(L: Tensor, ab: Tensor, matrix: str) -> Tensor:
-    return color.rgb_to_ycbcr(color.lab_to_rgb(torch.cat([L, ab], dim=1)), matrix)
+def _ycbcr(L: Tensor, ab: Tensor, matrix: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Y', Cb and Cr, (N, h, w) each, of (N, 1, h, w) L* and (N, 2, h, w) ab, clipped to the sRGB gamut.
+
+    The same as `color.lab_to_rgb` and `color.rgb_to_ycbcr`, to 1e-5, without branches and powers: this runs on every
+    pixel of the film.
+    """
+    fy = (L[:, 0] + 16) / 116
+    fx = torch.add(fy, ab[:, 0], alpha=1 / 500)
+    fz = torch.sub(fy, ab[:, 1], alpha=1 / 200)
+    xyz = [_lab_f_inverse(f) for f in (fx, fy, fz)]
+    rgb = []
+    for row in _LAB_XYZ_TO_RGB:
+        linear = xyz[0] * row[0]
+        rgb.append(_encode_srgb(linear.add_(xyz[1], alpha=row[1]).add_(xyz[2], alpha=row[2])))
+    r, g, b = rgb
+    kr, kb = color.MATRICES[matrix]
+    y = g.mul_(1 - kr - kb).add_(r, alpha=kr).add_(b, alpha=kb)
+    return y, b.sub_(y).div_(2 * (1 - kb)), r.sub_(y).div_(2 * (1 - kr))
+
+
+# Rows of XYZ -> linear RGB with the white point multiplied in, for X/Xn, Y/Yn, Z/Zn.
+_LAB_XYZ_TO_RGB = tuple(tuple(v * w for v, w in zip(row, color.WHITE_XYZ, strict=True)) for row in color.XYZ_TO_RGB)
+_DELTA = 6 / 29
+_SRGB_KNEE = 0.0031308
+# 1.055 x^(1/2.4) - 0.055 on [knee, 1] as a polynomial in x^(1/4), fitted to a largest error of 6.6e-6.
+_SRGB_POLYNOMIAL = (-0.0613407186, 0.1620305701, 1.2553909029, -0.5774633410, 0.2895203549, -0.0681443619)
+
+
+def _lab_f_inverse(f: Tensor) -> Tensor:
+    """t of CIE Lab's f(t): f^3, continued below 6/29 by its tangent."""
+    curved = f.clamp_min(_DELTA)
+    return torch.addcmul((f - curved).mul_(3 * _DELTA**2), curved * curved, curved)
+
+
+def _encode_srgb(linear: Tensor) -> Tensor:
+    """sRGB transfer of linear light, clipped to 0..1."""
+    root = linear.clamp(_SRGB_KNEE, 1).sqrt_().sqrt_()
+    encoded = root * _SRGB_POLYNOMIAL[-1]
+    for coefficient in _SRGB_POLYNOMIAL[-2:0:-1]:
+        encoded = encoded.add_(coefficient).mul_(root)
+    toe = linear.clamp_(0, _SRGB_KNEE).sub_(_SRGB_KNEE)
+    return encoded.add_(_SRGB_POLYNOMIAL[0]).add_(toe, alpha=12.92)
 
 
 def _subsample(L: Tensor, log2_w: int, log2_h: int) -> Tensor:

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 import av
 import av.error
@@ -16,6 +16,15 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from archivecolor.errors import FilmOpenError
+from archivecolor.film.opening import (
+    STILL_DISPOSITIONS,
+    TS_DISCONT,
+    codec_name,
+    in_words,
+    main_video,
+    open_film,
+    readable,
+)
 from archivecolor.film.pixels import LUMA_WEIGHTS, PixelFormat, UnusablePixelFormatError, pixel_format
 
 UNTAGGED: Final = 2
@@ -36,9 +45,6 @@ MATRIX_CODES: Final = {name: code for code, name in MATRIX_NAMES.items()}
 _PQ, _HLG = 16, 18
 _FIELD_ORDERS: Final = {1: "progressive", 2: "tt", 3: "bb", 4: "tb", 5: "bt"}
 _IDENTITY_MATRIX: Final = (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
-# Demuxers that turn text, scripts or device names into pictures: never what an archive means by a film.
-_NOT_FILMS: Final = {"tty", "lavfi", "concat", "bin", "xbin", "adf", "idf"}
-_TS_DISCONT: Final = 0x0200  # AVFMT_TS_DISCONT: a demuxer whose clock may start anywhere
 _MOST_PACKETS: Final = 400
 _HIGHEST_RATE: Final = 400
 
@@ -146,87 +152,6 @@ class FilmInfo:
         if self.hdr:
             name = "PQ" if self.picture.tagged_transfer == _PQ else "HLG"
             raise FilmOpenError(f"{self.path}: HDR picture ({name}); convert it to SDR first")
-
-
-def readable(text: str) -> str:
-    """Text from a file's metadata, printable: bytes that are not UTF-8 are read as Windows-1252."""
-    raw = text.encode("utf-8", "surrogateescape")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return raw.decode("cp1252", "replace")
-
-
-def in_words(error: Exception) -> str:
-    """FFmpeg's own words for an error, without its numbers."""
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
-
-
-def open_film(path: Path) -> InputContainer:
-    """Open a container for reading; raises `FilmOpenError` in one line that names the file and the remedy.
-
-    Metadata that is not UTF-8 is kept as surrogates. Only local files are followed, never the network.
-    """
-    if not path.exists():
-        raise FilmOpenError(f"{path}: no such file")
-    if path.is_dir():
-        raise FilmOpenError(f"{path}: is a folder, not a film")
-    try:
-        if path.is_file() and path.stat().st_size == 0:
-            raise FilmOpenError(f"{path}: the file is empty (0 bytes); copy it again from its source")
-        container = av.open(
-            f"file:{path}",
-            metadata_errors="surrogateescape",
-            options={"protocol_whitelist": "file"},
-        )
-    except av.error.PermissionError as error:
-        raise FilmOpenError(f"{path}: no permission to read it") from error
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        with path.open("rb") as stream:
-            head = stream.read(4096)
-        if b"ftyp" in head[:64] and b"moov" not in head:
-            remedy = "its index (moov) is missing, so it was cut short or never finished; copy it again"
-        else:
-            remedy = f"not a film that can be read ({in_words(error)}); is it complete, and really a film?"
-        raise FilmOpenError(f"{path}: {remedy}") from error
-    if set(container.format.name.split(",")) & _NOT_FILMS:
-        name = container.format.name
-        container.close()
-        raise FilmOpenError(f"{path}: not a film (read as {name})")
-    return container
-
-
-def main_video(container: InputContainer, path: Path) -> VideoStream:
-    """The film's picture: the first stream that the container calls default, never cover art.
-
-    A transport stream may hold several programmes; there it is the one that FFmpeg finds best.
-    """
-    films = [s for s in container.streams.video if not s.disposition & _STILL_DISPOSITIONS]
-    if not films:
-        covers = " beside cover art" if container.streams.video else ""
-        if container.streams.audio:
-            raise FilmOpenError(f"{path}: holds sound only{covers}, no moving picture")
-        raise FilmOpenError(f"{path}: holds no moving picture")
-    chosen = next((s for s in films if s.disposition & av.stream.Disposition.default), films[0])
-    if container.format.flags & _TS_DISCONT:  # several programmes: the one FFmpeg would show
-        best = container.streams.best("video")
-        chosen = next((s for s in films if best is not None and s.index == best.index), chosen)
-    if cast("object | None", chosen.codec_context) is None:  # FFmpeg knows no decoder; PyAV's types forget that
-        raise FilmOpenError(f"{path}: its picture is in a codec that cannot be decoded ({codec_name(chosen)})")
-    return chosen
-
-
-_STILL_DISPOSITIONS: Final = (
-    av.stream.Disposition.attached_pic | av.stream.Disposition.still_image | av.stream.Disposition.timed_thumbnails
-)
-
-
-def codec_name(stream: Stream) -> str:
-    """Canonical codec name (``h264``, ``mp3``), or what the container calls it."""
-    context = stream.codec_context
-    if context is not None:
-        return context.codec.canonical_name
-    return getattr(stream, "name", None) or "unknown"
 
 
 def probe(path: Path) -> FilmInfo:
@@ -349,7 +274,7 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
 
 
 def _origin_s(container: InputContainer, first_s: Fraction) -> Fraction:
-    if container.format.flags & _TS_DISCONT:
+    if container.format.flags & TS_DISCONT:
         starts = [s.start_time * s.time_base for s in container.streams if s.start_time is not None and s.time_base]
         return min([first_s, *starts])
     return min(Fraction(0), first_s)
@@ -408,6 +333,6 @@ def _describe(stream: Stream) -> StreamInfo:
         language=text.get("language"),
         title=text.get("title") or text.get("handler_name"),
         description=words,
-        is_attached_picture=bool(stream.disposition & _STILL_DISPOSITIONS),
+        is_attached_picture=bool(stream.disposition & STILL_DISPOSITIONS),
         timecode=text.get("timecode"),
     )

@@ -15,8 +15,9 @@ from av.codec.codec import UnknownCodecError
 from av.video.codeccontext import VideoCodecContext
 
 from archivecolor.errors import FilmEncodeError
+from archivecolor.film.opening import in_words, open_film
 from archivecolor.film.pixels import UnusablePixelFormatError, pixel_format
-from archivecolor.film.probe import MATRIX_CODES, FilmInfo, in_words, open_film
+from archivecolor.film.probe import MATRIX_CODES, FilmInfo
 from archivecolor.film.streams import LeftOut, plan_streams
 
 # Extension -> (FFmpeg container, encoder by default). AVI and MPEG transport streams are not here: AVI cannot hold
@@ -43,8 +44,6 @@ _PRESET: Final = {"libx264": "medium", "libx265": "medium", "libsvtav1": "7"}
 _ALWAYS_LOSSLESS: Final = {"ffv1", "ffvhuff", "huffyuv", "utvideo", "rawvideo", "v210"}
 _TEN_BIT_BY_NATURE: Final = {"libx265", "libsvtav1", "hevc_nvenc", "av1_nvenc", "prores_ks", "prores_aw", "dnxhd"}
 _EVEN_SIZES_ONLY: Final = {"libx264", "libx265", "h264_nvenc", "hevc_nvenc", "av1_nvenc", "libsvtav1"}
-# Encoders whose bit stream carries the sample aspect: the Matroska header cannot be given one through PyAV.
-_ASPECT_IN_BAND: Final = {"libx264", "libx265", "h264_nvenc", "hevc_nvenc", "ffv1"}
 _CHROMA_NAMES: Final = {(1, 1): "420", (1, 0): "422", (0, 0): "444", (0, 1): "440", (2, 0): "411", (2, 2): "410"}
 _SEMI_PLANAR: Final = {"yuv420p10le": "p010le", "yuv420p": "nv12"}
 
@@ -126,12 +125,6 @@ def plan_output(info: FilmInfo, output: Path, settings: OutputSettings | None = 
     assert chosen.log2_chroma is not None
     supported = {fmt.name for fmt in codec.video_formats or []}
     encoder_pix_fmt = pix_fmt if not supported or pix_fmt in supported else _SEMI_PLANAR[pix_fmt]
-    aspect = info.picture.sample_aspect_ratio
-    if aspect not in (None, 1) and format_name in ("matroska", "webm") and encoder not in _ASPECT_IN_BAND:
-        raise FilmEncodeError(
-            f"{output}: {encoder} in {format_name} cannot record the sample aspect {aspect}; write .mp4 or .mov, or "
-            "use h264, hevc or ffv1"
-        )
     # DNxHR says BT.709 whatever it is told; a grey picture's luma is the same in every matrix.
     matrix = "bt709" if encoder == "dnxhd" else info.picture.matrix
     if encoder == "libsvtav1":
@@ -288,7 +281,9 @@ def _options(encoder: str, settings: OutputSettings, pix_fmt: str, lossless: boo
         options.update({"row-mt": "1", "cpu-used": "2"})
     elif encoder == "ffv1":
         pixels = info.picture.width_px * info.picture.height_px
-        options.update(level="3", g="1", slicecrc="1", slices="16" if pixels >= 256 * 256 else "4")
+        options.update(level="3", g="1", slicecrc="1")
+        if pixels >= 256 * 256:  # the encoder knows how many fit into a tiny picture
+            options["slices"] = "16"
     elif encoder in ("prores_ks", "prores_aw"):
         options["profile"] = "4" if "444" in pix_fmt else "3"
         options["vendor"] = "apl0"

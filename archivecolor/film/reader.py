@@ -18,8 +18,9 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from archivecolor.errors import FilmDecodeError
+from archivecolor.film.opening import in_words, open_film
 from archivecolor.film.pixels import Plane, UnusablePixelFormatError, luma_plane, pixel_format
-from archivecolor.film.probe import FilmInfo, in_words, open_film, probe
+from archivecolor.film.probe import FilmInfo, probe
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,11 @@ class ReadReport:
             log.warning("%s", text)
 
 
+def _exact(seconds: float | Fraction) -> Fraction:
+    """The fraction that a decimal such as 0.8 is meant to be; binary 0.8 lies behind the frame at 4/5 s."""
+    return Fraction(seconds).limit_denominator(1_000_000)
+
+
 class FilmReader:
     """Iterate once over a film: `LumaFrame` and `SidePacket` in the order of the file.
 
@@ -102,8 +108,8 @@ class FilmReader:
         self.report = ReadReport()
         self._threads = threads
         first_s = self.info.first_pts_ticks * self.info.time_base
-        self._start_s = first_s + Fraction(start_s) if start_s else None
-        self._end_s = first_s + Fraction(end_s) if end_s is not None else None
+        self._start_s = first_s + _exact(start_s) if start_s else None
+        self._end_s = first_s + _exact(end_s) if end_s is not None else None
         self._last_pts: int | None = None
         self._last_end: int | None = None
         self._shift_ticks = 0
@@ -146,10 +152,13 @@ class FilmReader:
                     if self._end_s is not None and frame.time_s >= self._end_s:
                         reading_on_until = self._end_s + _READ_ON_S
                         break
-                    yield frame
+                    if self._is_wanted(frame.time_s):
+                        self.report.frames += 1
+                        yield frame
         if reading_on_until is None:
             for frame in self._drain():
-                if self._end_s is None or frame.time_s < self._end_s:
+                if self._is_wanted(frame.time_s):
+                    self.report.frames += 1
                     yield frame
         self._finish(reading_on_until is not None)
 
@@ -183,8 +192,11 @@ class FilmReader:
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is None:
             return self._last_pts is not None
-        time_s = stamp * packet.time_base
-        return (self._start_s is None or time_s >= self._start_s) and (self._end_s is None or time_s < self._end_s)
+        return self._is_wanted(stamp * packet.time_base)
+
+    def _is_wanted(self, time_s: Fraction) -> bool:
+        begun = self._start_s is None or time_s >= self._start_s
+        return begun and (self._end_s is None or time_s < self._end_s)
 
     # Demuxing and decoding
 
@@ -272,9 +284,8 @@ class FilmReader:
             luma = luma_plane(frame, picture.matrix)
         except (UnusablePixelFormatError, av.error.FFmpegError) as error:
             raise FilmDecodeError(f"{self.info.path}: its picture cannot be used ({error})") from error
-        if not self.report.frames and self._start_s is None:
+        if self._last_pts is None and self._start_s is None:
             self._count_undecodable_beginning(pts)
-        self.report.frames += 1
         if frame.is_corrupt:
             self.report.corrupt_frames += 1
             self.report.warn(f"{name}: some frames are damaged in the source")

@@ -12,8 +12,9 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from archivecolor.errors import FilmDecodeError
+from archivecolor.film.opening import open_film
 from archivecolor.film.pixels import Plane, chroma_deviation, luma_plane
-from archivecolor.film.probe import FilmInfo, open_film
+from archivecolor.film.probe import FilmInfo
 
 # Mean distance of chroma from neutral, 8-bit code values, under which a picture passes for black-and-white: coding
 # noise of grey pictures stays below 1, a faint sepia tint starts at about 3.
@@ -41,7 +42,8 @@ class FilmSamples:
 def sample_frames(info: FilmInfo, count: int = 8) -> FilmSamples:
     """Decode ``count`` frames spread evenly over the film by seeking to key frames; fewer when it has fewer.
 
-    Where the file cannot seek or has few key frames, frames from its beginning. Raises `FilmDecodeError` when no frame can be decoded.
+    Where the file cannot seek or has few key frames, frames from its beginning. Raises
+    `FilmDecodeError` when no frame can be decoded.
     """
     frames: dict[int, av.VideoFrame] = {}
     with open_film(info.path) as container:

@@ -13,12 +13,20 @@ from av.container import InputContainer, OutputContainer
 from av.stream import AttachmentStream, Stream
 
 from archivecolor.errors import FilmEncodeError
-from archivecolor.film.probe import FilmInfo, codec_name, in_words, readable
+from archivecolor.film.opening import codec_name, in_words, readable
+from archivecolor.film.probe import FilmInfo
 
 # Containers of one family hold each other's private data tracks.
 _FAMILIES: Final = ({"mov", "mp4", "ipod", "3gp"}, {"matroska", "webm"}, {"mpegts"}, {"mxf"})
 _STALE_TAGS: Final = ("encoder", "vendor_id", "duration", "bps", "number_of_", "_statistics_")
 _CONTAINER_OWN_TAGS: Final = {"major_brand", "minor_version", "compatible_brands", "encoder"}
+_SOUND_HOLDERS: Final = {".mkv": "matroska", ".mp4": "mp4", ".mov": "mov"}
+# QuickTime knows these languages by their bibliographic ISO 639-2 code only.
+_QUICKTIME_LANGUAGES: Final = {
+    "ces": "cze", "cym": "wel", "deu": "ger", "ell": "gre", "eus": "baq", "fas": "per", "fra": "fre", "hye": "arm",
+    "isl": "ice", "kat": "geo", "mkd": "mac", "mri": "mao", "msa": "may", "mya": "bur", "nld": "dut", "ron": "rum",
+    "slk": "slo", "sqi": "alb", "bod": "tib", "zho": "chi",
+}  # fmt: skip
 _CHAPTER_CODECS: Final = {"bin_data", "unknown", "text"}
 
 
@@ -56,6 +64,9 @@ def add_side_stream(output: OutputContainer, source: InputContainer, stream: Str
     added: Stream = output.add_stream_from_template(stream, opaque=True)
     added.metadata.update(carried_tags(stream))
     added.disposition = stream.disposition
+    language = stream.metadata.get("language")
+    if output.format.name == "mov" and language in _QUICKTIME_LANGUAGES:
+        added.metadata["language"] = _QUICKTIME_LANGUAGES[language]
     return added
 
 
@@ -110,10 +121,9 @@ def plan_streams(
         if reason is None:
             refusal = holds(format_name, source, stream)
             if refusal is not None and kind == "audio":
-                raise FilmEncodeError(
-                    f"{info.path}: its {codec} sound does not fit into {format_name}; write .mkv"
-                    f"{' or .mov' if format_name != 'mov' and holds('mov', source, stream) is None else ''} instead"
-                )
+                others = [ext for ext, name in _SOUND_HOLDERS.items() if holds(name, source, stream) is None]
+                remedy = f"; write {' or '.join(others)} instead" if others else ""
+                raise FilmEncodeError(f"{info.path}: its {codec} sound does not fit into {format_name}{remedy}")
             if refusal is not None:
                 remedy = "" if format_name == "matroska" else _remedy(source, stream)
                 reason = f"{format_name} cannot hold it{remedy}"

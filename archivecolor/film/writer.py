@@ -13,26 +13,29 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 from av.container import OutputContainer
-from av.filter import Graph
 from av.packet import Packet
 from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from archivecolor.errors import FilmEncodeError
+from archivecolor.film.matroska import LayoutError, display_size, set_display_size
+from archivecolor.film.opening import in_words, open_film
 from archivecolor.film.pixels import plane_view
-from archivecolor.film.probe import FilmInfo, in_words, open_film
+from archivecolor.film.probe import FilmInfo
 from archivecolor.film.profiles import OutputPlan, configure
 from archivecolor.film.reader import SidePacket
 from archivecolor.film.streams import add_side_stream, carried_metadata, carried_tags, copy_chapters
 
 log = logging.getLogger(__name__)
 
-# Keys that MP4 and QuickTime have a place for; any other needs the general (mdta) form of their metadata.
-_MOV_KEYS: Final = {
-    "title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright", "grouping",
-    "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "creation_time", "timecode",
-    "encoder", "location",
+# Tags that each container has a place for; any other needs the general (mdta) form of their metadata.
+_QUICKTIME_TAGS: Final = {
+    "title", "artist", "genre", "date", "comment", "album", "copyright", "creation_time", "timecode", "encoder",
+}  # fmt: skip
+_MP4_TAGS: Final = _QUICKTIME_TAGS | {
+    "album_artist", "composer", "grouping", "lyrics", "description", "synopsis", "show", "episode_id", "network",
+    "keywords", "location",
 }  # fmt: skip
 
 
@@ -65,7 +68,6 @@ class FilmWriter:
         self._ends: dict[int, int] = {}
         self._side: dict[int, Stream] = {}
         self._closed = False
-        self._aspect_filter = self._make_aspect_filter()
         try:
             self._output = self._open(extra_metadata or {})
         except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -76,7 +78,8 @@ class FilmWriter:
         with open_film(info.path) as source:
             tags = {**carried_metadata(source), **extra_metadata}
             options = dict(plan.container_options)
-            if plan.format_name in ("mp4", "mov") and not {key.lower() for key in tags} <= _MOV_KEYS:
+            known = {"mp4": _MP4_TAGS, "mov": _QUICKTIME_TAGS}.get(plan.format_name)
+            if known is not None and not {key.lower() for key in tags} <= known:
                 options["movflags"] += "+use_metadata_tags"
             output = av.open(
                 f"file:{self.path}",
@@ -89,6 +92,7 @@ class FilmWriter:
             for stream in source.streams:
                 if stream.index == info.video_index:
                     self._video = self._add_picture(output, stream)
+                    self._track_number = len(self._side) + 1  # Matroska numbers tracks from 1, attachments not
                 elif stream.index in plan.kept:
                     added = add_side_stream(output, source, stream)
                     if added is not None:
@@ -109,23 +113,6 @@ class FilmWriter:
         added.metadata.update(carried_tags(source, re_encoded=True))
         added.disposition = source.disposition
         return added
-
-    def _make_aspect_filter(self) -> Graph | None:
-        """FFV1 takes the sample aspect from each frame, which only a filter can set here."""
-        picture = self.info.picture
-        aspect = picture.sample_aspect_ratio
-        if self.plan.encoder != "ffv1" or aspect in (None, 1):
-            return None
-        graph = Graph()
-        source = graph.add_buffer(
-            width=picture.width_px,
-            height=picture.height_px,
-            format=av.VideoFormat(self.plan.pix_fmt),
-            time_base=self.info.time_base,
-        )
-        graph.link_nodes(source, graph.add("setsar", f"sar={aspect}:max=65535"), graph.add("buffersink"))
-        graph.configure()
-        return graph
 
     def __enter__(self) -> FilmWriter:
         return self
@@ -159,11 +146,6 @@ class FilmWriter:
                 raise ValueError(f"plane {index} is {plane.shape} {plane.dtype}; {wanted}")
             target[:] = plane
         base = self.info.time_base
-        if self._aspect_filter is not None:
-            self._aspect_filter.push(frame)
-            pulled = self._aspect_filter.pull()
-            assert isinstance(pulled, av.VideoFrame)
-            frame = pulled
         frame.color_range = 2 if self.plan.full_range else 1
         frame.colorspace = self.plan.tag_matrix
         frame.color_primaries = self.plan.tag_primaries
@@ -232,8 +214,21 @@ class FilmWriter:
             raise self._failure(error) from error
         try:
             self._output.close()
+            self._record_aspect()
         except (av.error.FFmpegError, OSError) as error:
             raise self._failure(error) from error
+
+    def _record_aspect(self) -> None:
+        """Matroska's display size, which PyAV's muxer cannot be told; MP4 and QuickTime have it already."""
+        picture = self.info.picture
+        aspect = picture.sample_aspect_ratio
+        if aspect is None or aspect == 1 or self.plan.format_name not in ("matroska", "webm"):
+            return
+        try:
+            size = display_size(picture.width_px, picture.height_px, aspect)
+            set_display_size(self.path, self._track_number, *size)
+        except LayoutError as error:
+            self._warn(f"the sample aspect {aspect} is not recorded in the container ({error})")
 
     def abort(self) -> None:
         """Close the unfinished file without encoding anything more."""

@@ -7,7 +7,7 @@ import torch
 
 from archivecolor import color
 from archivecolor.colorize.mattes import Rectangle
-from archivecolor.colorize.recombine import PlaneFormat, Recombiner
+from archivecolor.colorize.recombine import PlaneFormat, Recombiner, _ycbcr
 
 CPU = torch.device("cpu")
 
@@ -96,3 +96,13 @@ def test_colours_outside_the_gamut_are_clipped_not_wrapped() -> None:
 def test_keeping_luma_needs_the_same_depth_and_range() -> None:
     with pytest.raises(ValueError, match="bit depth and range"):
         Recombiner(bit_depth=10, full_range=False, out=PlaneFormat(8, False, "bt709", 1, 1), mode="luma", device=CPU)
+
+
+@pytest.mark.parametrize("matrix", ["bt709", "smpte170m"])
+def test_the_fast_conversion_is_the_plain_one(matrix: str) -> None:
+    random = torch.Generator().manual_seed(3)
+    L = torch.rand(2, 1, 200, 300, generator=random) * 100
+    ab = (torch.rand(2, 2, 200, 300, generator=random) - 0.5) * 200  # far out of gamut, too
+    plain = color.rgb_to_ycbcr(color.lab_to_rgb(torch.cat([L, ab], dim=1)), matrix)
+    fast = torch.stack(_ycbcr(L.clone(), ab.clone(), matrix), dim=1)
+    assert (fast - plain).abs().max() < 2e-5

@@ -1,0 +1,125 @@
+"""Outputs decided beforehand: what fits is planned, what does not is refused with what would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from archivecolor.errors import FilmEncodeError, FilmOpenError
+from archivecolor.film import OutputSettings, default_extension, plan_output, probe
+from tests.clips import make_clip
+
+
+def planned(tmp_path, name, clip=None, **settings):
+    source = tmp_path / "a.mkv"
+    make_clip(source, frames=2, **(clip or {}))
+    return plan_output(probe(source), tmp_path / name, OutputSettings(**settings))
+
+
+def refused(tmp_path, name, clip=None, **settings):
+    with pytest.raises(FilmEncodeError) as error:
+        planned(tmp_path, name, clip, **settings)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("b.mp4", {}, ("mp4", "libx264", "yuv420p")),
+        ("b.M4V", {}, ("mp4", "libx264", "yuv420p")),
+        ("b.mov", {}, ("mov", "libx264", "yuv420p")),
+        ("b.mkv", {}, ("matroska", "libx264", "yuv420p")),
+        ("b.webm", {}, ("webm", "libvpx-vp9", "yuv420p")),
+        ("b.part", {"container": ".mkv"}, ("matroska", "libx264", "yuv420p")),
+        ("b.mov", {"codec": "prores"}, ("mov", "prores_ks", "yuv422p10le")),
+        ("b.mp4", {"codec": "h265"}, ("mp4", "libx265", "yuv420p")),
+        ("b.mkv", {"codec": "AV1"}, ("matroska", "libsvtav1", "yuv420p")),
+        ("b.mkv", {"codec": "ffv1"}, ("matroska", "ffv1", "yuv420p")),
+        ("b.mkv", {"pix_fmt": "yuv422p10le"}, ("matroska", "libx264", "yuv422p10le")),
+    ],
+)
+def test_container_encoder_and_pixel_format(tmp_path, name, settings, expected):
+    plan = planned(tmp_path, name, {"size": (128, 96)}, **settings)
+    assert (plan.format_name, plan.encoder, plan.pix_fmt) == expected
+
+
+def test_ffv1_is_what_archives_ask_for(tmp_path):
+    plan = planned(tmp_path, "b.mkv", {"size": (320, 240)}, codec="ffv1")
+    assert plan.encoder_options == {"level": "3", "g": "1", "slicecrc": "1", "slices": "16"} and plan.lossless
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "settings", "expected"),
+    [
+        ("yuv420p10le", {}, "yuv420p"),
+        ("yuv420p10le", {"keep_luma": True}, "yuv420p10le"),
+        ("yuv420p10le", {"codec": "hevc"}, "yuv420p10le"),
+        ("yuv422p12le", {"codec": "hevc"}, "yuv420p10le"),
+        ("yuv422p12le", {"codec": "hevc", "keep_luma": True}, "yuv420p12le"),
+        ("yuv422p12le", {"codec": "ffv1"}, "yuv422p12le"),
+        ("gray10le", {"codec": "ffv1"}, "yuv420p10le"),
+        ("yuv422p10le", {"crf": 0}, "yuv422p10le"),
+    ],
+)
+def test_depth(tmp_path, pix_fmt, settings, expected):
+    plan = planned(tmp_path, "b.mkv", {"codec": "ffv1", "pix_fmt": pix_fmt, "size": (128, 96)}, **settings)
+    assert plan.pix_fmt == expected
+    source_bits = probe(tmp_path / "a.mkv").picture.bit_depth
+    assert any(f"{source_bits} bits" in text for text in plan.warnings) is (plan.bit_depth < source_bits)
+
+
+def test_tags_say_what_the_picture_is(tmp_path):
+    plan = planned(tmp_path, "b.mp4", {"colour": (5, 5, 1, 2)})
+    assert (plan.matrix, plan.tag_matrix, plan.tag_primaries, plan.tag_transfer) == ("bt470bg", 5, 5, 1)
+    assert plan.full_range
+    untagged = planned(tmp_path, "b.mp4")
+    # The chroma that is made needs a matrix that is said; primaries and transfer stay unknown.
+    assert (untagged.matrix, untagged.tag_matrix, untagged.tag_primaries) == ("smpte170m", 6, 2)
+
+
+def test_quicktime_cannot_say_full_range_for_prores(tmp_path):
+    plan = planned(tmp_path, "b.mov", {"colour": (1, 1, 1, 2)}, codec="prores")
+    assert not plan.full_range and any("full range" in text for text in plan.warnings)
+    assert "mkv" in refused(tmp_path, "b.mov", {"colour": (1, 1, 1, 2)}, codec="prores", keep_luma=True)
+
+
+def test_what_does_not_fit_is_refused_naming_what_would(tmp_path):
+    assert ".mkv" in refused(tmp_path, "b.xyz") and ".mp4" in refused(tmp_path, "b")
+    assert "ffv1" in refused(tmp_path, "b.mp4", codec="nonsense")
+    assert "not a video encoder" in refused(tmp_path, "b.mp4", codec="aac")
+    assert ".mkv" in refused(tmp_path, "b.webm", codec="h264")
+    assert ".mov" in refused(tmp_path, "b.webm", codec="prores")
+    assert "yuv420p10le" in refused(tmp_path, "b.mp4", pix_fmt="gray")
+    assert "yuv422p10le" in refused(tmp_path, "b.mov", codec="prores", pix_fmt="yuv420p")
+    assert "no pixel format" in refused(tmp_path, "b.mp4", pix_fmt="nonsense")
+    assert "no crf" in refused(tmp_path, "b.mkv", codec="ffv1", crf=20)
+    assert "no presets" in refused(tmp_path, "b.mkv", codec="ffv1", preset="slow")
+    assert "does not start" in refused(tmp_path, "b.mp4", preset="nonsense")
+    deep = {"codec": "ffv1", "pix_fmt": "gray16le"}
+    assert "ffv1" in refused(tmp_path, "b.mp4", deep, keep_luma=True)
+    assert "16" in refused(tmp_path, "b.mkv", deep, codec="ffv1", pix_fmt="yuv420p10le", keep_luma=True)
+
+
+def test_sound_that_does_not_fit_is_refused_never_dropped(tmp_path):
+    text = refused(tmp_path, "b.webm", {"sound": "aac"})
+    assert "aac" in text and ".mkv" in text and ".mov" in text
+    assert planned(tmp_path, "b.mp4", {"sound": "aac", "sound_tracks": 2}).kept == (1, 2)
+
+
+def test_planning_refuses_hdr(tmp_path):
+    with pytest.raises(FilmOpenError, match="HLG"):
+        planned(tmp_path, "b.mp4", {"pix_fmt": "yuv420p10le", "colour": (9, 9, 18, 1)})
+
+
+def test_odd_sizes_are_said(tmp_path):
+    plan = planned(tmp_path, "b.mp4", {"codec": "ffv1", "size": (33, 20)})
+    assert plan.pix_fmt == "yuv444p" and any("33x20" in text for text in plan.warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("a.mp4", ".mp4"), ("a.MOV", ".mov"), ("a.mkv", ".mkv"), ("a.avi", ".mkv"), ("a.ts", ".mkv")]
+)
+def test_default_extension(name, expected):
+    assert default_extension(Path(name)) == expected

@@ -1,0 +1,322 @@
+"""Reader to writer: what goes in comes out, checked with PyAV alone."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from archivecolor.errors import FilmEncodeError
+from archivecolor.film import FilmReader, FilmWriter, OutputSettings, SidePacket, plan_output
+from archivecolor.film.matroska import display_size
+from tests.clips import fill_plane, luma_frame, make_clip, picture, read_back
+
+X264 = OutputSettings(preset="ultrafast")
+FFV1 = OutputSettings(codec="ffv1", keep_luma=True)
+
+
+def through(source: Path, target: Path, settings: OutputSettings = X264, **cut):
+    """A film with its own luma and neutral chroma, written as a temporary name would be."""
+    unfinished = target.with_name(target.name + ".part")
+    with FilmReader(source, **cut) as reader:
+        plan = plan_output(reader.info, target, settings)
+        picture_info, (across, down) = reader.info.picture, plan.log2_chroma
+        shape = -(-picture_info.height_px // (1 << down)), -(-picture_info.width_px // (1 << across))
+        kind = np.uint8 if plan.bit_depth == 8 else np.uint16
+        neutral = np.full(shape, 1 << (plan.bit_depth - 1), kind)
+        with FilmWriter(unfinished, reader.info, plan, offset_s=reader.time_offset_s) as writer:
+            for item in reader:
+                if isinstance(item, SidePacket):
+                    writer.copy(item)
+                else:
+                    shift = plan.bit_depth - picture_info.bit_depth
+                    luma = (item.luma.astype(np.float64) * 2.0**shift).astype(kind)
+                    writer.write(luma, neutral, neutral, item.pts_ticks, item.time_base, item.duration_ticks)
+    unfinished.rename(target)
+    return plan, writer
+
+
+def assert_same_times(source: Path, target: Path, offset_s: Fraction = Fraction(0)) -> None:
+    before, after = read_back(source), read_back(target)
+    tolerance = Fraction(1, 2000) if target.suffix in (".mkv", ".webm") else 0
+    assert len(after.times_s) == len(before.times_s) > 0
+    for old, new in zip(before.times_s, after.times_s, strict=True):
+        assert abs(old - offset_s - new) <= tolerance
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_everything_about_a_film_survives(tmp_path, suffix):
+    clip = make_clip(
+        tmp_path / "a.mkv",
+        size=(96, 64),
+        frames=50,
+        rate=Fraction(24000, 1001),
+        time_base=Fraction(1, 1000),
+        sound="aac",
+        sound_tracks=2,
+        aspect=Fraction(16, 15),
+        rotation=90,
+        colour=(6, 5, 6, 1),
+        chapters=[(0, 1000, "Anfang"), (1000, 2000, "Ende")],
+        metadata={"title": "Rolle 1", "comment": "geprüft"},
+        options={"bf": "3", "crf": "20"},
+    )
+    target = tmp_path / f"b{suffix}"
+    through(clip.path, target)
+    assert_same_times(clip.path, target)
+    before, after = read_back(clip.path), read_back(target)
+    german = "ger" if suffix == ".mov" else "deu"  # QuickTime has its own list of codes
+    assert [language for language, _, _ in after.sound] == [german, "eng"]
+    assert [data for _, _, data in after.sound] == [data for _, _, data in before.sound]
+    for (_, old, _), (_, new, _) in zip(before.sound, after.sound, strict=True):
+        assert max(abs(a - b) for a, b in zip(old, new, strict=True)) <= Fraction(1, 1000)
+    assert after.chapters == before.chapters
+    assert after.metadata["title"] == "Rolle 1"
+    assert {key.lower(): value for key, value in after.metadata.items()}["comment"] == "geprüft"
+    assert after.aspect == Fraction(16, 15)
+    assert after.rotation == before.rotation != 0
+    assert after.colour == (6, 5, 6, 1)
+    assert after.duration_s == pytest.approx(before.duration_s, abs=1001 / 24000 + 0.001)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
+@pytest.mark.parametrize(
+    ("time_base", "pts"),
+    [
+        (Fraction(1, 1000), [0, 33, 67, 68, 500, 533, 2000, 2001, 2100, 5000]),
+        (Fraction(1, 90000), [180180 + 3003 * n for n in range(12)]),
+        (Fraction(1001, 24000), [5, 6, 7, 9, 10, 14, 15, 16]),
+        (Fraction(1, 12800), [512 * n for n in range(20)]),
+    ],
+)
+def test_every_frame_at_its_own_time(tmp_path, suffix, time_base, pts):
+    clip = make_clip(tmp_path / "a.mov", time_base=time_base, pts=pts, options={"bf": "2", "crf": "20"})
+    settings = OutputSettings() if suffix == ".webm" else OutputSettings(preset="veryfast")  # veryfast has B-frames
+    through(clip.path, tmp_path / f"b{suffix}", settings)
+    assert_same_times(clip.path, tmp_path / f"b{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_sound_stays_in_step_with_a_picture_that_begins_late(tmp_path, suffix):
+    pts = [2002 + 1001 * n for n in range(40)]
+    clip = make_clip(tmp_path / "a.mp4", time_base=Fraction(1, 30000), rate=30, pts=pts, sound="aac")
+    through(clip.path, tmp_path / f"b{suffix}")
+    assert_same_times(clip.path, tmp_path / f"b{suffix}")
+    before, after = read_back(clip.path), read_back(tmp_path / f"b{suffix}")
+    assert before.sound[0][1][0] < 0  # the encoder's priming lies before zero
+    assert abs(after.sound[0][1][0] - before.sound[0][1][0]) <= Fraction(1, 1000)
+
+
+def test_a_transport_stream_is_rebased_by_one_offset(tmp_path):
+    pts = [n * 3600 + 90000 * 7200 for n in range(30)]
+    make_clip(tmp_path / "a.ts", time_base=Fraction(1, 90000), pts=pts, sound="mp2", options={"preset": "ultrafast"})
+    before = read_back(tmp_path / "a.ts")
+    origin = min(before.times_s[0], before.sound[0][1][0])
+    through(tmp_path / "a.ts", tmp_path / "b.mp4")
+    assert_same_times(tmp_path / "a.ts", tmp_path / "b.mp4", origin)
+    after = read_back(tmp_path / "b.mp4")
+    assert after.sound[0][2] == before.sound[0][2]
+    assert abs((after.times_s[0] - after.sound[0][1][0]) - (before.times_s[0] - before.sound[0][1][0])) < Fraction(
+        1, 40000
+    )
+
+
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt", "written", "colour"),
+    [
+        ("libx264", "yuv420p", "yuv420p", None), ("libx264", "yuv420p10le", "yuv420p10le", None),
+        ("libx264", "yuv444p", "yuv444p", None), ("ffv1", "gray", "yuv420p", None),
+        ("ffv1", "gray10le", "yuv420p10le", None), ("ffv1", "yuv422p12le", "yuv422p12le", None),
+        ("ffv1", "gray16le", "yuv420p16le", None), ("ffv1", "yuv420p", "yuv420p", (1, 1, 1, 2)),
+        ("ffv1", "yuv420p9le", "yuv420p9le", None), ("ffv1", "yuv440p", "yuv440p", None),
+    ],
+)  # fmt: skip
+def test_ffv1_keeps_luma_bit_for_bit(tmp_path, codec, pix_fmt, written, colour):
+    clip = make_clip(tmp_path / "a.mkv", codec=codec, pix_fmt=pix_fmt, colour=colour, full_range=pix_fmt[0] == "g")
+    plan, _ = through(clip.path, tmp_path / "b.mkv", FFV1)
+    after = read_back(tmp_path / "b.mkv")
+    assert plan.lossless and after.pix_fmt == written
+    assert after.colour[3] == (2 if pix_fmt.startswith("gray") or colour else 1)
+    assert len(after.luma) == 12
+    assert all(np.array_equal(a, b) for a, b in zip(after.luma, clip.luma, strict=True))
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le"])
+def test_lossless_h264_keeps_luma_bit_for_bit(tmp_path, pix_fmt):
+    clip = make_clip(tmp_path / "a.mkv", pix_fmt=pix_fmt)
+    through(clip.path, tmp_path / "b.mp4", OutputSettings(crf=0, preset="ultrafast", keep_luma=True))
+    after = read_back(tmp_path / "b.mp4")
+    assert all(np.array_equal(a, b) for a, b in zip(after.luma, clip.luma, strict=True))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 17), (34, 17), (161, 121)])
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", None), (".mkv", "ffv1"), (".webm", None)])
+def test_odd_sizes_stay_as_they_are(tmp_path, size, suffix, codec):
+    clip = make_clip(tmp_path / "a.mkv", codec="ffv1", size=size, frames=3)
+    through(clip.path, tmp_path / f"b{suffix}", OutputSettings(codec=codec))
+    assert [luma.shape for luma in read_back(tmp_path / f"b{suffix}").luma] == [size[::-1]] * 3
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".mkv", "ffv1"), (".mkv", "h264"), (".webm", "vp9"), (".mov", "prores")]
+)
+def test_sample_aspect_is_recorded_by_the_container(tmp_path, suffix, codec):
+    clip = make_clip(
+        tmp_path / "a.mp4",
+        size=(720, 576),
+        aspect=Fraction(59, 54),
+        frames=3,
+        sound="aac" if suffix == ".mkv" else None,
+    )
+    through(clip.path, tmp_path / f"b{suffix}", OutputSettings(codec=codec))
+    with av.open(str(tmp_path / f"b{suffix}")) as source:
+        assert source.streams.video[0].sample_aspect_ratio == Fraction(59, 54)
+        source.seek(60_000)  # the seek entries still lead somewhere
+        assert sum(1 for _ in source.decode(video=0)) > 0
+    assert_same_times(clip.path, tmp_path / f"b{suffix}")
+
+
+def test_display_size_is_exact():
+    for width, height, aspect in ((720, 576, Fraction(59, 54)), (720, 480, Fraction(8, 9)), (640, 360, Fraction(2))):
+        wide, high = display_size(width, height, aspect)
+        assert Fraction(wide, high) == Fraction(width, height) * aspect and high >= height
+
+
+def test_a_cut_begins_at_zero(tmp_path):
+    clip = make_clip(tmp_path / "a.mp4", frames=50, sound="aac", options={"g": "12", "crf": "20"})
+    through(clip.path, tmp_path / "b.mp4", start_s=0.8, end_s=1.2)
+    after = read_back(tmp_path / "b.mp4")
+    assert after.times_s == [Fraction(n, 25) for n in range(10)]
+    assert 0 <= after.sound[0][1][0] < Fraction(1, 40)
+    assert after.sound[0][1][-1] < Fraction(2, 5)
+
+
+def test_time_code_goes_along(tmp_path):
+    clip = make_clip(tmp_path / "a.mov", timecode="10:00:00:00", frames=25)
+    plan, _ = through(clip.path, tmp_path / "b.mov")
+    assert ["time code" in left.reason for left in plan.left_out] == [True]
+    for name in ("a.mov", "b.mov"):
+        with av.open(str(tmp_path / name)) as source:
+            assert source.streams.video[0].metadata["timecode"] == "10:00:00:00"
+
+
+def test_attachments_and_metadata_that_is_not_utf8_go_along(tmp_path):
+    clip = make_clip(
+        tmp_path / "a.mkv",
+        attachment=b"a note",
+        metadata={"title": "Stra\udcdfe", "INVENTORY": "12-b"},
+        metadata_errors="surrogateescape",
+    )
+    through(clip.path, tmp_path / "b.mkv")
+    with av.open(str(tmp_path / "b.mkv"), metadata_errors="surrogateescape") as source:
+        assert [bytes(s.data) for s in source.streams.attachments] == [b"a note"]
+        assert source.metadata["title"] == "Stra\udcdfe" and source.metadata["INVENTORY"] == "12-b"
+    plan, _ = through(clip.path, tmp_path / "c.mp4")
+    assert [(left.kind, ".mkv keeps it" in left.reason) for left in plan.left_out] == [("attachment", True)]
+    with av.open(str(tmp_path / "c.mp4"), metadata_errors="surrogateescape") as source:
+        assert source.metadata["title"] == "Stra\udcdfe" and source.metadata["INVENTORY"] == "12-b"
+
+
+def test_a_second_picture_is_copied(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as output:
+        streams = []
+        for _ in range(2):
+            video = output.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+            streams.append(video)
+        for number in range(10):
+            for video in streams:
+                frame = luma_frame(picture(number, 64, 48), "yuv420p")
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                output.mux(video.encode(frame))
+        for video in streams:
+            output.mux(video.encode(None))
+
+    def second(path):
+        with av.open(str(path)) as source:
+            return [bytes(p) for p in source.demux(source.streams.video[1]) if p.size]
+
+    plan, _ = through(tmp_path / "a.mkv", tmp_path / "b.mkv")
+    assert plan.kept == (1,) and second(tmp_path / "b.mkv") == second(tmp_path / "a.mkv")
+
+
+def test_sound_that_carries_no_times_or_goes_back_is_kept(tmp_path):
+    clip = make_clip(tmp_path / "a.mkv", sound="pcm_s16le", frames=25)
+    with FilmReader(clip.path) as reader:
+        plan = plan_output(reader.info, tmp_path / "b.mov", X264)
+        count = 0
+        with FilmWriter(tmp_path / "b.mov", reader.info, plan) as writer:
+            for item in reader:
+                if isinstance(item, SidePacket):
+                    count += 1
+                    if count == 3:
+                        item.packet.pts = item.packet.dts = None
+                    elif count == 5:
+                        item.packet.pts = item.packet.dts = 1
+                    writer.copy(item)
+                else:
+                    half = np.full((24, 32), 128, np.uint8)
+                    writer.write(item.luma, half, half, item.pts_ticks, item.time_base, item.duration_ticks)
+    assert len(writer.warnings) == 2
+    assert read_back(tmp_path / "b.mov").sound[0][2] == read_back(clip.path).sound[0][2]
+
+
+def test_chroma_planes_go_where_they_belong(tmp_path):
+    clip = make_clip(tmp_path / "a.mkv", codec="ffv1", frames=1, size=(50, 30))
+    with FilmReader(clip.path) as reader:
+        plan = plan_output(reader.info, tmp_path / "b.mkv", OutputSettings(codec="ffv1", pix_fmt="yuv422p10le"))
+        assert (plan.bit_depth, plan.log2_chroma) == (10, (1, 0))
+        y = picture(0, 50, 30, 10)
+        cb, cr = picture(1, 25, 30, 10), picture(2, 25, 30, 10)
+        with FilmWriter(tmp_path / "b.mkv", reader.info, plan) as writer:
+            writer.write(y, cb, cr, 0, reader.info.time_base, 40)
+            with pytest.raises(ValueError, match="plane 1"):
+                writer.write(y, cb[:10], cr, 40, reader.info.time_base, 40)
+    with av.open(str(tmp_path / "b.mkv")) as source:
+        frame = next(source.decode(video=0))
+    expected = av.VideoFrame(50, 30, "yuv422p10le")
+    for index, plane in enumerate((y, cb, cr)):
+        fill_plane(expected, index, plane)
+        seen = np.frombuffer(frame.planes[index], np.uint16).reshape(30, -1)[:, : plane.shape[1]]
+        assert np.array_equal(seen, plane)
+
+
+def test_when_the_block_raises_nothing_more_is_encoded(tmp_path):
+    clip = make_clip(tmp_path / "a.mp4", frames=3)
+    with FilmReader(clip.path) as reader:
+        plan = plan_output(reader.info, tmp_path / "b.mkv", X264)
+        with pytest.raises(KeyboardInterrupt), FilmWriter(tmp_path / "b.mkv", reader.info, plan) as writer:
+            raise KeyboardInterrupt
+    assert writer.frames == 0
+    (tmp_path / "b.mkv").unlink()  # closed, so that it can be removed everywhere
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_full_disk_is_one_clear_line(tmp_path, suffix):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("needs /dev/full")
+    clip = make_clip(tmp_path / "a.mp4", frames=30, size=(320, 240))
+    target = tmp_path / f"b{suffix}"
+    target.symlink_to(full)
+    with FilmReader(clip.path) as reader:
+        plan = plan_output(reader.info, target, X264)
+        half = np.full((120, 160), 128, np.uint8)
+        with (
+            pytest.raises(FilmEncodeError, match="cannot be written") as error,
+            FilmWriter(target, reader.info, plan) as writer,
+        ):
+            for item in reader:
+                writer.write(item.luma, half, half, item.pts_ticks, item.time_base, item.duration_ticks)
+    assert "b." in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_folder_that_is_not_there_is_one_clear_line(tmp_path):
+    clip = make_clip(tmp_path / "a.mp4", frames=2)
+    with FilmReader(clip.path) as reader:
+        plan = plan_output(reader.info, tmp_path / "none" / "b.mp4", X264)
+        with pytest.raises(FilmEncodeError, match=r"none/b\.mp4"):
+            FilmWriter(tmp_path / "none" / "b.mp4", reader.info, plan)
