@@ -6,7 +6,9 @@ import click
 
 from archivecolor import __version__
 from archivecolor.cli.colorize import colorize
+from archivecolor.cli.export import export
 from archivecolor.cli.inspect import inspect
+from archivecolor.cli.train import train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -15,5 +17,5 @@ def main() -> None:
     """Colourise black-and-white archive film: every frame kept, at its own time, with its own lightness."""
 
 
-for command in (colorize, inspect):
+for command in (colorize, inspect, train, export):
     main.add_command(command)

@@ -61,6 +61,11 @@ def command_options(function: Command) -> Command:
                 raise
             print_error(str(error))
             sys.exit(EXIT_FAILED)
+        except OSError as error:
+            if debug or error.strerror is None:
+                raise
+            print_error(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+            sys.exit(EXIT_FAILED)
         except KeyboardInterrupt:
             if debug:
                 raise

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 
 from archivecolor import __version__, color
+from archivecolor.colorize.atomic import atomic_output
 from archivecolor.colorize.channel import Channel, ChannelBrokenError
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.mattes import Rectangle, find_picture
@@ -132,11 +133,6 @@ def analyse(info: FilmInfo) -> Analysis:
     return Analysis(find_picture(sample.luma, black=black, white=white), sample.is_black_and_white)
 
 
-def partial_path(output: Path) -> Path:
-    """The temporary name of an output that is not whole yet."""
-    return output.with_name(f".{output.name}.partial")
-
-
 def colorize_film(
     source: Path,
     output: Path,
@@ -167,10 +163,11 @@ def colorize_film(
             mode=config.recombine,
             device=engine.device,
         )
-        partial = partial_path(output)
         tags = provenance(engine, config)
-        try:
-            with FilmWriter(partial, info, plan, offset_s=reader.time_offset_s, extra_metadata=tags) as writer:
+        with atomic_output(output) as partial:
+            with FilmWriter(
+                partial, info, plan, offset_s=reader.time_offset_s, extra_metadata=tags, shown_as=output
+            ) as writer:
                 limiting = _run(
                     reader,
                     writer,
@@ -202,9 +199,6 @@ def colorize_film(
                 raise FilmEncodeError(
                     f"{output}: {report.frames_read} frames were read but {report.frames_written} written"
                 )
-            put_in_place(partial, output)
-        finally:
-            partial.unlink(missing_ok=True)
     report.seconds = time.perf_counter() - started
     return report
 
@@ -233,14 +227,6 @@ def provenance(engine: Engine, config: ColorizeConfig) -> dict[str, str]:
             "the lightness is the source's. An access copy, not a replacement of the original."
         )
     }
-
-
-def put_in_place(partial: Path, output: Path) -> None:
-    """Give a finished output its name."""
-    try:
-        partial.replace(output)
-    except OSError as error:
-        raise FilmEncodeError(f"{output}: cannot be put in place ({error.strerror})") from error
 
 
 def _run(

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from archivecolor import color
+from archivecolor.colorize.atomic import atomic_output
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.mattes import find_picture
-from archivecolor.colorize.pipeline import ColorizeReport, partial_path, put_in_place
+from archivecolor.colorize.pipeline import ColorizeReport
 from archivecolor.colorize.recombine import place_chroma
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import ConfigError, FilmEncodeError
@@ -43,12 +44,11 @@ def colorize_still(source: Path, output: Path, engine: Engine, config: ColorizeC
     ab = place_chroma(engine.chroma(L, picture), height, width, picture, height, width)
     rgb = (color.lab_to_rgb(torch.cat([L, ab], dim=1))[0] * white).round().permute(1, 2, 0).cpu().numpy()
 
-    partial = partial_path(output)
-    try:
-        write_still(partial, rgb.astype(still.luma.dtype), extension)
-        put_in_place(partial, output)
-    finally:
-        partial.unlink(missing_ok=True)
+    warnings = [] if still.was_neutral else ["the source is in colour; only its luma was used"]
+    if still.bit_depth > 8 and extension in (".jpg", ".jpeg"):
+        warnings.append("the source has 16 bits, JPEG 8; .png and .tif keep them")
+    with atomic_output(output) as partial:
+        write_still(partial, rgb.astype(still.luma.dtype), extension, shown_as=output)
     return ColorizeReport(
         source=source,
         output=output,
@@ -59,5 +59,5 @@ def colorize_still(source: Path, output: Path, engine: Engine, config: ColorizeC
         device=str(engine.device),
         precision=str(engine.dtype).removeprefix("torch."),
         weights_sha256=engine.weights_sha256,
-        warnings=[] if still.was_neutral else ["the source is in colour; only its luma was used"],
+        warnings=warnings,
     )

@@ -94,10 +94,11 @@ def _decode(path: Path, raw: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[A
     return np.asarray(image)
 
 
-def write_still(path: Path, rgb: npt.NDArray[Any], extension: str | None = None) -> None:
+def write_still(path: Path, rgb: npt.NDArray[Any], extension: str | None = None, shown_as: Path | None = None) -> None:
     """Write R'G'B', (H, W, 3) uint8 or uint16, full range, to exactly ``path``.
 
-    ``extension`` (``.png``, ``.jpg``, ``.tif``) chooses the encoder where ``path`` has a temporary name. PNG and TIFF
+    ``extension`` (``.png``, ``.jpg``, ``.tif``) chooses the encoder where ``path`` has a temporary name, and
+    ``shown_as`` is the name that errors give then. PNG and TIFF
     (deflate) keep 16 bits; JPEG is 8 bit, 4:4:4, quality 95. Raises `FilmEncodeError`.
     """
     path = Path(path)
@@ -125,4 +126,4 @@ def write_still(path: Path, rgb: npt.NDArray[Any], extension: str | None = None)
     try:
         path.write_bytes(encoded.tobytes())
     except OSError as error:
-        raise FilmEncodeError(f"{path}: cannot be written: {error.strerror}") from error
+        raise FilmEncodeError(f"{shown_as or path}: cannot be written: {error.strerror}") from error

@@ -43,8 +43,9 @@ class FilmWriter:
     """Write a film to exactly ``path`` (its container comes from ``plan``, not from the name).
 
     ``offset_s`` is subtracted from every time of every stream and of the chapters. ``extra_metadata`` joins the
-    source's tags. As a context manager it finishes the file; when the block raises, nothing more is encoded and the
-    unfinished file is closed for the caller to remove.
+    source's tags. ``shown_as`` is the name that errors give, where ``path`` is temporary. As a context manager it
+    finishes the file; when the block raises, nothing more is encoded and the unfinished file is closed for the caller
+    to remove.
 
     Frame times are exact in MP4 and QuickTime, which take the source's time base; Matroska counts milliseconds.
     Raises `FilmEncodeError` for anything that keeps the file from being written: full disk, a refusing encoder.
@@ -58,8 +59,10 @@ class FilmWriter:
         *,
         offset_s: Fraction = Fraction(0),
         extra_metadata: dict[str, str] | None = None,
+        shown_as: Path | None = None,
     ) -> None:
         self.path, self.info, self.plan = Path(path), info, plan
+        self._shown_as = shown_as or self.path
         self.offset_s = Fraction(offset_s)
         self.frames = 0
         self.warnings: list[str] = []
@@ -246,4 +249,4 @@ class FilmWriter:
         number = getattr(error, "errno", None)
         words = in_words(error)
         remedy = {28: "; free some space and run again", 13: "; choose another folder", 30: "; choose another folder"}
-        return FilmEncodeError(f"{self.path}: cannot be written: {words}{remedy.get(number or 0, '')}")
+        return FilmEncodeError(f"{self._shown_as}: cannot be written: {words}{remedy.get(number or 0, '')}")

@@ -1,0 +1,256 @@
+"""``archivecolor train``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from archivecolor.cli.console import command_options, error_console, print_warning
+from archivecolor.cli.training_display import decoding_bar, training_display
+from archivecolor.cli.training_options import read_config_file, training_settings
+from archivecolor.config import TrainConfig
+from archivecolor.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from archivecolor.training.data import PhotoSet
+    from archivecolor.training.distributed import Processes
+
+
+@click.command()
+@click.option(
+    "--data",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of photographs, searched through; may be given several times.",
+)
+@click.option(
+    "--out",
+    "run",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="RUN",
+    help="Run folder: checkpoints, metrics, curves, samples.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    is_eager=True,
+    expose_value=False,
+    callback=read_config_file,
+    metavar="FILE.toml",
+    help="Values for these options by name; those given here override them.",
+)
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in RUN, if there is one.")
+@click.option(
+    "--init",
+    type=click.Path(path_type=Path),
+    metavar="WEIGHTS",
+    help="Start the generator of a new run from exported weights.",
+)
+@training_settings
+@click.option("--device", default="auto", show_default=True, help="auto, cuda, cuda:1, mps or cpu.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "bf16", "fp32"]),
+    default="auto",
+    show_default=True,
+    help="Arithmetic of the networks; auto is bf16 where the device has it.",
+)
+@click.option("--compile", "compile_networks", is_flag=True, help="Run the networks through torch.compile.")
+@click.option(
+    "--cache",
+    type=click.Choice(["none", "disk", "ram", "device"]),
+    default="disk",
+    show_default=True,
+    help="Where decoded photographs are kept.",
+)
+@click.option(
+    "--cache-dir", type=click.Path(path_type=Path), help="Folder of the cache; the user's cache folder if not given."
+)
+@click.option(
+    "--workers", type=click.IntRange(1), default=4, show_default=True, help="Threads that decode photographs."
+)
+@click.option(
+    "--log-every", type=click.IntRange(1), default=20, show_default=True, metavar="STEPS", help="Log the losses."
+)
+@click.option(
+    "--validate-every",
+    type=click.IntRange(0),
+    default=1000,
+    show_default=True,
+    metavar="STEPS",
+    help="Score the held-out photographs and draw the curves; 0 only at the end.",
+)
+@click.option(
+    "--sample-every",
+    type=click.IntRange(0),
+    default=1000,
+    show_default=True,
+    metavar="STEPS",
+    help="Write a sample grid; 0 only at the end.",
+)
+@click.option(
+    "--checkpoint-every",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    metavar="STEPS",
+    help="Write a checkpoint.",
+)
+@click.option("--keep", type=click.IntRange(1), default=2, show_default=True, metavar="N", help="Checkpoints kept.")
+@command_options
+@click.pass_context
+def train(
+    ctx: click.Context,
+    /,
+    *,
+    data: tuple[Path, ...],
+    run: Path,
+    resume: bool,
+    init: Path | None,
+    device: str,
+    precision: str,
+    compile_networks: bool,
+    cache: Any,
+    cache_dir: Path | None,
+    workers: int,
+    log_every: int,
+    validate_every: int,
+    sample_every: int,
+    checkpoint_every: int,
+    keep: int,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Train the paper's networks on a tree of colour photographs.
+
+    Ctrl-C or SIGTERM writes a checkpoint and stops; the same command with --resume goes on as if it had not been
+    stopped. Several GPUs: torchrun --nproc-per-node N -m archivecolor train ...
+
+    \b
+    archivecolor train --data imagenet_val --out runs/ibn-sn-md
+    archivecolor train --data photos --out runs/film --film-look --augment --images 400000
+    archivecolor train --out runs/film --resume --images 800000
+    """
+    given = [name for name in settings if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    asked = TrainConfig(**settings)
+
+    import torch
+
+    from archivecolor.colorize.device import choose_device, choose_dtype
+    from archivecolor.training.distributed import Processes
+    from archivecolor.training.loop import RunOptions
+    from archivecolor.training.loop import train as train_loop
+    from archivecolor.training.runs import Run, begin_or_resume
+    from archivecolor.training.trainer import Trainer
+    from archivecolor.weights import find_weights, load_generator
+
+    planned = begin_or_resume(run, Run(asked, data), given, resume=resume)
+    config = planned.config
+    with Processes.from_environment() as processes, StopSignals() as stop:
+        silent = quiet or not processes.is_first
+        chosen = processes.device(choose_device(device))
+        if chosen.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # every batch has the same shape
+        dtype = choose_dtype(precision, chosen)
+        photos = _load_photos(planned, processes, chosen, cache, cache_dir, workers, silent)
+        if processes.is_first:
+            planned.write(run)
+        trainer = Trainer(
+            config,
+            photos,
+            chosen,
+            None if dtype is torch.float32 else dtype,
+            processes=processes,
+            init=load_generator(find_weights(init)) if init else None,
+            compile_networks=compile_networks,
+        )
+        options = RunOptions(log_every, validate_every, sample_every, checkpoint_every, keep)
+        stop.patient = True
+        with training_display(f"{config.preset} on {chosen}, {str(dtype).removeprefix('torch.')}", silent) as reporter:
+            complete = train_loop(trainer, run, options, reporter=reporter, should_stop=stop.requested)
+    if complete and not silent:
+        error_console().print(f"{run}: trained, {trainer.step} steps of {config.batch_size} photographs", markup=False)
+    elif not complete:
+        if processes.is_first:
+            print_warning(f"stopped at step {trainer.step} of {trainer.total_steps}; go on with --resume")
+        sys.exit(128 + stop.received)
+
+
+def _load_photos(
+    planned: Any,
+    processes: Processes,
+    device: torch.device,
+    cache: Any,
+    cache_dir: Path | None,
+    workers: int,
+    silent: bool,
+) -> PhotoSet:
+    """Decode in one process of each machine, then open the cache in the others."""
+    from archivecolor.training.data import load_photos
+
+    def load(on_progress: Callable[[int, int], None] | None) -> PhotoSet:
+        return load_photos(
+            planned.data,
+            planned.config.stored_px,
+            cache=cache,
+            cache_dir=cache_dir,
+            device=device,
+            workers=workers,
+            on_progress=on_progress,
+        )
+
+    if processes.local_rank == 0:
+        with decoding_bar(silent) as on_progress:
+            photos = load(on_progress)
+        processes.wait()
+    else:
+        processes.wait()
+        photos = load(None)
+    if processes.from_first(photos.fingerprint) != photos.fingerprint:
+        raise ConfigError("the processes see different photographs: every machine needs the same folders")
+    if photos.left_out and not silent:
+        counts: dict[str, int] = {}
+        for entry in photos.left_out:
+            counts[entry.reason] = counts.get(entry.reason, 0) + 1
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+        print_warning(f"{len(photos.left_out)} images left out ({reasons}); left_out.tsv in the run folder lists them")
+    return photos
+
+
+class StopSignals:
+    """SIGINT and SIGTERM as a request to stop: at once while nothing is at stake, else after the step in hand.
+
+    A second signal does not wait.
+    """
+
+    def __init__(self) -> None:
+        self.patient = False
+        self.received = 0
+
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.received != 0
+
+    def __enter__(self) -> StopSignals:
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received or not self.patient:
+            raise KeyboardInterrupt
+        self.received = number
