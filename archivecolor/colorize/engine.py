@@ -18,6 +18,10 @@ from archivecolor.weights import find_weights, load_generator, verify
 
 log = logging.getLogger(__name__)
 
+_DEFAULT_BATCH = {"cpu": 8}
+_DEFAULT_BATCH_PIXELS = {"cpu": 6_000_000}
+_GPU_BATCH, _GPU_BATCH_PIXELS = 32, 64_000_000
+
 
 class Engine:
     """The folded generator on its device.
@@ -33,7 +37,8 @@ class Engine:
     def __init__(self, config: ColorizeConfig) -> None:
         self.device = choose_device(config.device)
         self.dtype = choose_dtype(config.precision, self.device)
-        self.batch_size = config.batch_size or (8 if self.device.type == "cpu" else 32)
+        self.batch_size = config.batch_size or _DEFAULT_BATCH.get(self.device.type, _GPU_BATCH)
+        self._batch_is_given = config.batch_size is not None
         self.render_size_px = config.render_size_px
         self.saturation = config.saturation
         self.warnings: list[str] = []
@@ -44,6 +49,13 @@ class Engine:
         if self.render_size_px % multiple:
             raise ConfigError(f"these weights take render sizes in multiples of {multiple} px")
         self._generator = generator.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def batch_for(self, height_px: int, width_px: int) -> int:
+        """Frames of this size to hold at a time: ``batch_size``, or fewer of large ones unless a number was given."""
+        if self._batch_is_given:
+            return self.batch_size
+        pixels = _DEFAULT_BATCH_PIXELS.get(self.device.type, _GPU_BATCH_PIXELS)
+        return max(1, min(self.batch_size, pixels // (height_px * width_px)))
 
     @torch.inference_mode()
     def chroma(self, L: Tensor, picture: Rectangle | None = None) -> Tensor:

@@ -163,7 +163,8 @@ def colorize_film(
             mode=config.recombine,
             device=engine.device,
         )
-        tags = provenance(engine, config)
+        tags = provenance(info, engine, config)
+        engine.warnings.clear()
         with atomic_output(output) as partial:
             with FilmWriter(
                 partial, info, plan, offset_s=reader.time_offset_s, extra_metadata=tags, shown_as=output
@@ -218,15 +219,15 @@ def frames_expected(info: FilmInfo, config: ColorizeConfig) -> int | None:
     return max(1, round(info.frames_estimate * (end_s - start_s) / info.duration_s))
 
 
-def provenance(engine: Engine, config: ColorizeConfig) -> dict[str, str]:
-    """Tags that make AI-made colour recognisable as such."""
-    return {
-        "comment": (
-            f"Colour made by archivecolor {__version__} (weights {engine.weights_path.stem}, "
-            f"SHA-256 {engine.weights_sha256[:16]}, recombine {config.recombine}); "
-            "the lightness is the source's. An access copy, not a replacement of the original."
-        )
-    }
+def provenance(info: FilmInfo, engine: Engine, config: ColorizeConfig) -> dict[str, str]:
+    """Tags that make AI-made colour recognisable as such; a comment that the source has stays in front."""
+    own = next((text for key, text in info.metadata.items() if key.lower() == "comment"), "")
+    made = (
+        f"Colour made by archivecolor {__version__} (weights {engine.weights_path.stem}, "
+        f"SHA-256 {engine.weights_sha256[:16]}, recombine {config.recombine}); "
+        "the lightness is the source's. An access copy, not a replacement of the original."
+    )
+    return {"comment": f"{own} | {made}" if own else made}
 
 
 def _run(
@@ -254,7 +255,8 @@ def _run(
             coloured.abort()
 
     def read() -> None:
-        for batch in _batches(reader, engine.batch_size):
+        frame = reader.info.picture
+        for batch in _batches(reader, engine.batch_for(frame.height_px, frame.width_px)):
             decoded.put(batch)
         decoded.close()
 

@@ -39,7 +39,7 @@ _SHORT_NAMES: Final = {
     "prores": "prores_ks",
     "dnxhr": "dnxhd",
 }
-_CRF: Final = {"libx264": 16, "libx265": 18, "libsvtav1": 22, "libvpx-vp9": 20}
+_CRF: Final = {"libx264": 14, "libx265": 18, "libsvtav1": 22, "libvpx-vp9": 20}
 _PRESET: Final = {"libx264": "medium", "libx265": "medium", "libsvtav1": "7"}
 _ALWAYS_LOSSLESS: Final = {"ffv1", "ffvhuff", "huffyuv", "utvideo", "rawvideo", "v210"}
 _TEN_BIT_BY_NATURE: Final = {"libx265", "libsvtav1", "hevc_nvenc", "av1_nvenc", "prores_ks", "prores_aw", "dnxhd"}
