@@ -49,7 +49,7 @@ class GeneratorConfig:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """Shape of the PatchGAN discriminators (paper IV-B and III-D), ``scales`` of them on the input pooled by 1, 2, 4."""
+    """Shape of the PatchGAN discriminators (paper IV-B, III-D), ``scales`` of them on the input pooled by 1, 2, 4."""
 
     norm: Norm = "ibn"
     spectral_norm: bool = True
@@ -187,11 +187,12 @@ class TrainConfig:
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ConfigError(f"not a training configuration: unknown {', '.join(unknown)}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        plain: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**plain)
 
 
 def _check_type(name: str, value: object, default: object) -> None:
-    """Hold ``value`` to the type of the field's ``default``; None marks the optional fields, whole numbers or tuples."""
+    """Hold ``value`` to the type of the field's ``default``; None marks optional fields, whole numbers or tuples."""
     if isinstance(default, bool):
         fits = isinstance(value, bool)
     elif isinstance(default, str):

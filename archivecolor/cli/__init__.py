@@ -6,6 +6,7 @@ import click
 
 from archivecolor import __version__
 from archivecolor.cli.colorize import colorize
+from archivecolor.cli.evaluate import evaluate
 from archivecolor.cli.export import export
 from archivecolor.cli.inspect import inspect
 from archivecolor.cli.train import train
@@ -17,5 +18,5 @@ def main() -> None:
     """Colourise black-and-white archive film: every frame kept, at its own time, with its own lightness."""
 
 
-for command in (colorize, inspect, train, export):
+for command in (colorize, inspect, train, export, evaluate):
     main.add_command(command)

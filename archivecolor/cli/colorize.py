@@ -17,6 +17,7 @@ from archivecolor.cli.console import (
     print_error,
     print_warning,
     progress_bar,
+    terminate_like_interrupt,
 )
 from archivecolor.cli.options import TimeOfFilm, engine_options, output_options
 from archivecolor.config import ColorizeConfig
@@ -65,6 +66,7 @@ def colorize(
     archivecolor colorize reel.mkv -o master.mkv --codec ffv1 --recombine luma
     """
     config = ColorizeConfig(**settings)
+    terminate_like_interrupt()
 
     from archivecolor.colorize.batch import plan_jobs, run_job
     from archivecolor.colorize.engine import Engine

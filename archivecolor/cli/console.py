@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,11 @@ def print_warning(message: str) -> None:
     """One line ``warning: ...`` on stderr, taken literally."""
     error_console().print("[yellow]warning:[/] ", end="")
     error_console().print(message, markup=False)
+
+
+def terminate_like_interrupt() -> None:
+    """Make SIGTERM end the command as Ctrl-C does: threads stopped, nothing unfinished left behind."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def command_options(function: Command) -> Command:

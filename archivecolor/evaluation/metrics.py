@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -44,13 +46,17 @@ def _psnr(difference: Tensor) -> Tensor:
     return (10 * torch.log10(255.0**2 / mse)).float()
 
 
-def colourfulness(rgb: Tensor) -> Tensor:
-    """Hasler and Süsstrunk's M3 of each (N, 3, H, W) R'G'B' 0..255 image; (N,).
+def colourfulness(rgb: Tensor, variant: Literal["signed", "absolute"] = "signed") -> Tensor:
+    """Hasler and Süsstrunk's M3 (2003) of each (N, 3, H, W) R'G'B' 0..255 image; (N,).
 
-    sqrt(var rg + var yb) + 0.3 sqrt(mean rg^2 + mean yb^2), with rg = R - G and yb = (R + G)/2 - B, both signed.
+    sqrt(var rg + var yb) + 0.3 sqrt(mean rg^2 + mean yb^2), with rg = R - G and yb = (R + G)/2 - B, both signed as
+    they define them. The ``absolute`` variant, which several later papers report (DDColor, ColorMNet), takes absolute
+    values of both first, and gives lower figures.
     """
     r, g, b = rgb.double().unbind(1)
     rg, yb = r - g, (r + g) / 2 - b
+    if variant == "absolute":
+        rg, yb = rg.abs(), yb.abs()
     spread = torch.sqrt(rg.var(dim=(1, 2), correction=0) + yb.var(dim=(1, 2), correction=0))
     offset = torch.sqrt(rg.mean(dim=(1, 2)).square() + yb.mean(dim=(1, 2)).square())
     return (spread + 0.3 * offset).float()
@@ -78,8 +84,13 @@ class Scores:
     histogram: Tensor = field(default_factory=lambda: torch.zeros(2, AB_BINS, dtype=torch.float64))
     true_histogram: Tensor = field(default_factory=lambda: torch.zeros(2, AB_BINS, dtype=torch.float64))
 
-    def update(self, lab: Tensor, true_lab: Tensor) -> None:
-        """Add a batch of predictions (N, 3, H, W) Lab beside their truth; both go through 8-bit sRGB first."""
+    def update(
+        self, lab: Tensor, true_lab: Tensor, perceptual: Callable[[Tensor, Tensor], Tensor] | None = None
+    ) -> None:
+        """Add a batch of predictions (N, 3, H, W) Lab beside their truth; both go through 8-bit sRGB first.
+
+        ``perceptual`` gives L_perc of each image from two (N, 3, H, W) R'G'B' 0..255 tensors, where it is wanted.
+        """
         shown, rgb = through_srgb(lab)
         true_shown, true_rgb = through_srgb(true_lab)
         values = {
@@ -87,8 +98,11 @@ class Scores:
             "psnr_db": psnr_ab(shown, true_shown),
             "psnr_rgb_db": psnr_rgb(rgb, true_rgb),
             "colourfulness": colourfulness(rgb),
+            "colourfulness_absolute": colourfulness(rgb, "absolute"),
             "true_colourfulness": colourfulness(true_rgb),
         }
+        if perceptual is not None:
+            values["l_perc"] = perceptual(rgb, true_rgb)
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value.double().sum())
         self.histogram += ab_histogram(shown).cpu()

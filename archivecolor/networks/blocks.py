@@ -30,8 +30,12 @@ def compose_upsampling_kernel(weight: Tensor) -> Tensor:
         25 multiplications for four output pixels where the plain form takes 64.
     """
     matrix = _composition_matrix().to(device=weight.device, dtype=weight.dtype)
-    composed: Tensor = weight.flatten(2) @ matrix
-    return composed.view(*weight.shape[:2], KERNEL_PX + 1, KERNEL_PX + 1).transpose(0, 1)
+    outputs, inputs = weight.shape[:2]
+    if weight.is_contiguous(memory_format=torch.channels_last):  # compose where it lies, without a copy of the weight
+        composed: Tensor = matrix.T @ weight.permute(0, 2, 3, 1).reshape(outputs, KERNEL_PX**2, inputs)
+        return composed.view(outputs, KERNEL_PX + 1, KERNEL_PX + 1, inputs).permute(3, 0, 1, 2)
+    composed = weight.flatten(2) @ matrix
+    return composed.view(outputs, inputs, KERNEL_PX + 1, KERNEL_PX + 1).transpose(0, 1)
 
 
 class SpectralConv2d(nn.Module):
@@ -62,10 +66,15 @@ class SpectralConv2d(nn.Module):
             for _ in range(10):
                 self._iterate()
 
+    def _matrix(self) -> Tensor:
+        """W as (out, in * 16): a view in either memory format, which permutes columns but no singular value."""
+        channels_last = self.weight.is_contiguous(memory_format=torch.channels_last)
+        return (self.weight.permute(0, 2, 3, 1) if channels_last else self.weight).flatten(1)
+
     @torch.no_grad()
     def _iterate(self) -> tuple[Tensor, Tensor]:
         """One power iteration; returns the left and right singular vectors' estimates."""
-        matrix = self.weight.detach().flatten(1)
+        matrix = self._matrix()
         v = F.normalize(matrix.T @ self.u, dim=0)
         u = F.normalize(matrix @ v, dim=0)
         self.u.copy_(u)
@@ -79,9 +88,9 @@ class SpectralConv2d(nn.Module):
         with torch.autocast(self.weight.device.type, enabled=False):
             if self.training:
                 u, v = self._iterate()
-                sigma: Tensor = u @ (self.weight.flatten(1) @ v)
+                sigma: Tensor = u @ (self._matrix() @ v)
             else:
-                sigma = torch.linalg.vector_norm(self.weight.flatten(1).T @ self.u)
+                sigma = torch.linalg.vector_norm(self._matrix().T @ self.u)
             return sigma
 
     def kernel(self, weight: Tensor) -> Tensor:
@@ -98,11 +107,11 @@ class SpectralConv2d(nn.Module):
         if torch.is_autocast_enabled(device_type):
             weight = weight.to(torch.get_autocast_dtype(device_type))
         y = self.convolve(x, self.kernel(weight))
-        if self.spectral_norm:
-            y = y * self.sigma().reciprocal().to(y.dtype)
-        if self.bias is not None:
-            y = y + self.bias.to(y.dtype).view(1, -1, 1, 1)
-        return y
+        bias = None if self.bias is None else self.bias.to(y.dtype).view(1, -1, 1, 1)
+        if not self.spectral_norm:
+            return y if bias is None else y + bias
+        scale = self.sigma().reciprocal().to(y.dtype)
+        return y * scale if bias is None else torch.addcmul(bias, y, scale)
 
 
 class UpConv2d(SpectralConv2d):

@@ -1,244 +1,273 @@
-"""The training loop (paper III-A, eq. 3 to 6): the discriminators' step, then the generator's, and what surrounds them."""
+"""The training loop: step, log, watch, validate, save, resume."""
 
 from __future__ import annotations
 
-import copy
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from archivecolor import color
-from archivecolor.config import PRESETS, TrainConfig
-from archivecolor.errors import ConfigError, DataError
-from archivecolor.evaluation.metrics import Scores
-from archivecolor.networks import Generator, MultiScaleDiscriminator
-from archivecolor.training.augment import make_batch
 from archivecolor.training.checkpoints import (
     MetricsLog,
-    checkpoints,
     load_checkpoint,
+    newest_checkpoint,
     save_checkpoint,
-    write_json,
+    write_text,
 )
-from archivecolor.training.data import PhotoSet, Sampler, hash_seed, split_photos
-from archivecolor.training.losses import adversarial_loss, discriminator_loss, l1_loss
+from archivecolor.training.curves import draw_curves
+from archivecolor.training.monitor import CollapseWatch, DivergedError, first_not_finite
+from archivecolor.training.samples import save_samples
+from archivecolor.training.sampling import Prefetcher
+from archivecolor.training.tensorboard import EventLog
+from archivecolor.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
+
+SAMPLES = 8
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run goes about its work; nothing here changes what is learned."""
+    """How a run goes about its work, in steps; nothing here changes what is learned. 0 turns a thing off."""
 
     log_every: int = 20
     validate_every: int = 1000
+    sample_every: int = 1000
     checkpoint_every: int = 1000
     keep: int = 2
 
 
-class Trainer:
-    """Generator, discriminators, their optimisers and the averaged generator, as one state to save and resume."""
+@dataclass(frozen=True)
+class LoopProgress:
+    """Where a run is: ``losses`` are means since the last report."""
 
-    def __init__(
-        self, config: TrainConfig, photos: PhotoSet, device: torch.device, amp_dtype: torch.dtype | None
-    ) -> None:
-        preset = PRESETS[config.preset]
-        if config.size_px % preset.generator.size_multiple_px:
-            raise ConfigError(f"the size must be a multiple of {preset.generator.size_multiple_px} px")
-        self.config, self.photos, self.device, self.amp_dtype = config, photos, device, amp_dtype
-        torch.manual_seed(config.seed)
-        layout = torch.channels_last
-        self.generator = Generator(preset.generator).to(device, memory_format=layout)  # type: ignore[call-overload]
-        self.discriminator = MultiScaleDiscriminator(preset.discriminator).to(device, memory_format=layout)  # type: ignore[call-overload]
-        self.ema = copy.deepcopy(self.generator).requires_grad_(False).eval()
-        betas = (config.beta1, config.beta2)
-        self.optimiser_g = torch.optim.Adam(self.generator.parameters(), config.lr_g, betas, fused=True)
-        self.optimiser_d = torch.optim.Adam(self.discriminator.parameters(), config.lr_d, betas, fused=True)
-        self.step = 0
+    step: int
+    total_steps: int
+    losses: dict[str, float]
+    images_per_s: float
+    seconds_left: float
 
-        self.train_indices, self.val_indices = split_photos(len(photos), config.val_fraction, config.seed)
-        self.sampler = Sampler(
-            self.train_indices,
-            photos.groups,
-            batch_size=config.batch_size,
-            balance=config.balance,
-            seed=config.seed,
-        )
 
-    @property
-    def total_steps(self) -> int:
-        """Length of the whole run."""
-        if self.config.images is not None:
-            return math.ceil(self.config.images / self.config.batch_size)
-        return self.config.epochs * self.sampler.steps_per_epoch
+class Reporter(Protocol):
+    """Told about the progress of a run; the command line shows it."""
 
-    # -- one step ------------------------------------------------------------------------------------------------
+    def on_log(self, progress: LoopProgress) -> None:
+        """The losses have been logged."""
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Lightness and chroma that ``step`` trains on, a function of the seed and ``step`` alone."""
-        photos = self.photos.fetch(self.sampler.batch(step), self.device)
-        random = torch.Generator(self.device).manual_seed(hash_seed(self.config.seed, 2, step))
-        l_norm, ab_norm = make_batch(
-            photos,
-            self.config.size_px,
-            augment=self.config.augment,
-            film=self.config.film_look,
-            generator=random,
-        )
-        return (
-            l_norm.contiguous(memory_format=torch.channels_last),
-            ab_norm.contiguous(memory_format=torch.channels_last),
-        )
+    def on_validation(self, step: int, scores: dict[str, float]) -> None:
+        """Scores on the held-out photographs."""
 
-    def train_step(self) -> dict[str, Tensor]:
-        """One update of the discriminators and one of the generator; returns each loss term by name, 0-d tensors."""
-        config = self.config
-        adversarial = self.step * config.batch_size >= config.pretrain_images
-        self._schedule_learning_rates()
-        l_norm, true_ab = self.batch(self.step)
+    def on_checkpoint(self, step: int, path: Path) -> None:
+        """A checkpoint is safely on disk."""
 
-        with self._autocast():
-            ab = self.generator(l_norm)
-        terms = {"l1": l1_loss(ab, true_ab)}
-        loss_g = config.l1_weight * terms["l1"]
+    def on_warning(self, step: int, message: str) -> None:
+        """Something looks wrong, and the run goes on."""
 
-        if adversarial:
-            with self._autocast():
-                real = self.discriminator(l_norm, true_ab)
-                fake = self.discriminator(l_norm, ab.detach())
-            terms["d_real"], terms["d_fake"] = discriminator_loss(real, fake, config.gan_loss)
-            (terms["d_real"] + terms["d_fake"]).backward()  # type: ignore[no-untyped-call]
-            self.optimiser_d.step()
-            self.optimiser_d.zero_grad(set_to_none=True)
 
-            self.discriminator.requires_grad_(False)
-            with self._autocast():
-                fake = self.discriminator(l_norm, ab)
-            terms["g_adversarial"] = adversarial_loss(fake, config.gan_loss)
-            loss_g = loss_g + config.adversarial_weight * terms["g_adversarial"]
+class SilentReporter:
+    """Reports nothing."""
 
-        loss_g.backward()  # type: ignore[no-untyped-call]
-        self.discriminator.requires_grad_(True)
-        self.optimiser_g.step()
-        self.optimiser_g.zero_grad(set_to_none=True)
-        self._update_ema()
-        self.step += 1
-        return {name: term.detach() for name, term in terms.items()}
+    def on_log(self, progress: LoopProgress) -> None: ...
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
+    def on_validation(self, step: int, scores: dict[str, float]) -> None: ...
 
-    def _schedule_learning_rates(self) -> None:
-        factor = 1.0
-        if self.config.lr_schedule == "linear":
-            half = self.total_steps / 2
-            factor = min(1.0, max(0.0, (self.total_steps - self.step) / half))
-        for optimiser, lr in ((self.optimiser_g, self.config.lr_g), (self.optimiser_d, self.config.lr_d)):
-            for group in optimiser.param_groups:
-                group["lr"] = lr * factor
+    def on_checkpoint(self, step: int, path: Path) -> None: ...
 
-    @torch.no_grad()
-    def _update_ema(self) -> None:
-        """Move the averaged generator; the average is short at first, so that it forgets the random start."""
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        averaged, current = list(self.ema.parameters()), list(self.generator.parameters())
-        torch._foreach_lerp_(averaged, current, 1 - decay)
-        for mine, theirs in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
-            mine.copy_(theirs)
-
-    # -- validation ----------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def validate(self, most: int = 256) -> dict[str, float]:
-        """Scores of the averaged generator on (at most ``most`` of) the held-out photographs, without film look."""
-        scores = Scores()
-        indices = self.val_indices[:: max(1, len(self.val_indices) // most)][:most]
-        for start in range(0, len(indices), self.config.batch_size):
-            photos = self.photos.fetch(indices[start : start + self.config.batch_size], self.device)
-            l_norm, true_ab = make_batch(photos, self.config.size_px)
-            with self._autocast():
-                ab = self.ema(l_norm.contiguous(memory_format=torch.channels_last))
-            L = (l_norm + 1) * color.L_SCALE
-            scores.update(
-                torch.cat([L, color.denormalise_ab(ab.float())], 1),
-                torch.cat([L, color.denormalise_ab(true_ab)], 1),
-            )
-        return scores.summary()
-
-    # -- saving and resuming -------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that resuming needs, of plain containers and tensors; randomness is a function of seed and step."""
-        return {
-            "config": self.config.to_dict(),
-            "step": self.step,
-            "generator": self.generator.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimiser_g": self.optimiser_g.state_dict(),
-            "optimiser_d": self.optimiser_d.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved state; raises `DataError` when it does not fit the networks."""
-        try:
-            for name in ("generator", "discriminator", "ema", "optimiser_g", "optimiser_d"):
-                getattr(self, name).load_state_dict(state[name])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise DataError(f"the checkpoint does not fit this preset ({error})") from error
-        self.step = state["step"]
+    def on_warning(self, step: int, message: str) -> None: ...
 
 
 def train(
     trainer: Trainer,
     run: Path,
-    options: RunOptions,
+    options: RunOptions | None = None,
     *,
+    reporter: Reporter | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> bool:
     """Train until the run's length or until ``should_stop``; everything worth keeping goes into the folder ``run``.
 
-    Starts from the newest readable checkpoint in ``run`` where there is one.
+    Starts from the newest whole checkpoint in ``run`` where there is one. In a run of several processes each calls
+    this; the first one writes.
 
     Returns:
         Whether the run is complete (False: stopped, with a checkpoint written).
 
     Raises:
-        DataError: a loss is no longer finite; the last checkpoint is from before.
+        DivergedError: a loss or a weight is no longer a number; the last checkpoint is from before.
+        DataError: the run folder cannot be resumed or written.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    metrics = MetricsLog(run / "metrics.jsonl")
-    folder = run / "checkpoints"
-    if existing := checkpoints(folder):
-        trainer.load_state_dict(load_checkpoint(existing[-1]))
-    metrics.rewind(trainer.step)
-    write_json(run / "config.json", trainer.config.to_dict())
+    options, reporter, processes = options or RunOptions(), reporter or SilentReporter(), trainer.processes
+    folder = RunFolder(run, trainer, options, reporter)
+    folder.open()
+    watch = CollapseWatch(trainer.config)
+    total_steps = trainer.total_steps
+    meter = Meter(trainer.config.batch_size)
 
-    since, images = time.perf_counter(), 0
-    while trainer.step < trainer.total_steps and not should_stop():
-        terms = trainer.train_step()
-        images += trainer.config.batch_size
-        last = trainer.step == trainer.total_steps
-        if trainer.step % options.log_every == 0 or last:
-            values = {name: float(term) for name, term in terms.items()}
-            if not all(map(math.isfinite, values.values())):
-                raise DataError(f"{run}: a loss is no longer finite at step {trainer.step}: {values}")
-            values["images_per_s"] = images / (time.perf_counter() - since)
-            metrics.append({"step": trainer.step, **values})
-            if on_step:
-                on_step(trainer.step, values)
-            since, images = time.perf_counter(), 0
-        if trainer.val_indices and (trainer.step % options.validate_every == 0 or last):
-            metrics.append({"step": trainer.step, "validation": trainer.validate()})
-        if trainer.step % options.checkpoint_every == 0 and not last:
-            save_checkpoint(folder, trainer.step, trainer.state_dict(), keep=options.keep)
-    save_checkpoint(folder, trainer.step, trainer.state_dict(), keep=options.keep)
-    return trainer.step >= trainer.total_steps
+    with Prefetcher(trainer.fetch) as photos:
+        while trainer.step < total_steps and not processes.any(should_stop()):
+            terms = trainer.train_step(trainer.batch(trainer.step, photos.get(trainer.step)))
+            meter.add(terms)
+            step, last = trainer.step, trainer.step == total_steps
+
+            if due(step, options.log_every) or last:
+                values = meter.means(processes.mean)
+                if (name := first_not_finite(values)) is not None:
+                    raise DivergedError(run, step, name)
+                folder.log_losses(values, meter.images_per_s())
+                if warning := watch.observe(values):
+                    folder.log_warning(warning)
+                meter.restart()
+            if due(step, options.validate_every) or last:
+                folder.validate()
+                meter.pause()
+            if due(step, options.sample_every) or last:
+                folder.sample()
+                meter.pause()
+            if due(step, options.checkpoint_every) and not last:
+                folder.save(meter.means(processes.mean))
+                meter.pause()
+
+    folder.save(meter.means(processes.mean))
+    folder.close()
+    return trainer.step >= total_steps
+
+
+def due(step: int, every: int) -> bool:
+    """Whether something done every so many steps falls on ``step``; never where ``every`` is 0."""
+    return every > 0 and step % every == 0
+
+
+class Meter:
+    """Means of the loss terms, kept on the device until they are asked for, and the images a second."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self.restart()
+
+    def restart(self) -> None:
+        """Start a new interval."""
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._steps, self._seconds, self._since = 0, 0.0, time.perf_counter()
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        """Count one step."""
+        for name, term in terms.items():
+            self._sums[name] = self._sums[name] + term if name in self._sums else term
+            self._counts[name] = self._counts.get(name, 0) + 1
+        self._steps += 1
+        self._seconds += -self._since + (now := time.perf_counter())
+        self._since = now
+
+    def pause(self) -> None:
+        """Leave out the time since the last step."""
+        self._since = time.perf_counter()
+
+    def means(self, over_processes: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Mean of each term over the steps of the interval and over the processes; empty where there was no step."""
+        if not self._sums:
+            return {}
+        sums = torch.stack([self._sums[name].float() for name in self._sums])
+        means = over_processes(sums).tolist()
+        return {name: mean / self._counts[name] for name, mean in zip(self._sums, means, strict=True)}
+
+    def images_per_s(self) -> float:
+        """Photographs trained on a second, over all processes."""
+        seconds = self._seconds + time.perf_counter() - self._since  # what the device had still to finish counts too
+        return self._steps * self._batch_size / seconds
+
+
+class RunFolder:
+    """What a run leaves behind; written by the first process only.
+
+    ``metrics.jsonl``, ``checkpoints/``, ``curves.png`` (Fig. 3), ``samples/``, ``left_out.tsv`` and, where tensorboard
+    is installed, ``tensorboard/``.
+    """
+
+    def __init__(self, path: Path, trainer: Trainer, options: RunOptions, reporter: Reporter) -> None:
+        self.path, self.trainer, self.options, self.reporter = path, trainer, options, reporter
+        self.metrics = MetricsLog(path / "metrics.jsonl")
+        self._writes = trainer.processes.is_first
+        self._events: EventLog | None = None
+        self._saved_step: int | None = None
+
+    def open(self) -> None:
+        """Make the folder and take up the newest whole checkpoint in it, in all processes."""
+        newest: Path | None = None
+        warnings: list[str] = []
+        if self._writes:
+            self.path.mkdir(parents=True, exist_ok=True)
+            newest, warnings = newest_checkpoint(self.path / "checkpoints")
+        newest = self.trainer.processes.from_first(newest)
+        if newest is not None:
+            state = load_checkpoint(newest)
+            if state.get("photos", self.trainer.photos.fingerprint) != self.trainer.photos.fingerprint:
+                warnings.append("the photographs are not those that this run began with; it goes on with these")
+            self.trainer.load_state_dict(state)
+            self._saved_step = self.trainer.step
+        if not self._writes:
+            return
+        self.metrics.rewind(self.trainer.step)
+        lines = [f"{entry.path}\t{entry.reason}\n" for entry in self.trainer.photos.left_out]
+        write_text(self.path / "left_out.tsv", "path\treason\n" + "".join(lines))
+        self._events = EventLog.open(self.path / "tensorboard", self.trainer.step)
+        for warning in warnings:
+            self.log_warning(warning)
+
+    def log_losses(self, losses: dict[str, float], images_per_s: float) -> None:
+        """Add the mean loss terms since the last time to the metrics."""
+        if self._writes:
+            step, total_steps, batch_size = self.trainer.step, self.trainer.total_steps, self.trainer.config.batch_size
+            self._record({"step": step, "images": step * batch_size, **losses, "images_per_s": images_per_s})
+            seconds_left = (total_steps - step) * batch_size / images_per_s
+            self.reporter.on_log(LoopProgress(step, total_steps, losses, images_per_s, seconds_left))
+
+    def log_warning(self, warning: str) -> None:
+        """Say, and keep, that something looks wrong."""
+        if self._writes:
+            log.warning("%s, step %d: %s", self.path, self.trainer.step, warning)
+            self._record({"step": self.trainer.step, "warning": warning})
+            self.reporter.on_warning(self.trainer.step, warning)
+
+    def validate(self) -> None:
+        """Score the held-out photographs and redraw the learning curves."""
+        if not self._writes:
+            return
+        if self.trainer.val_indices:
+            scores = self.trainer.validate()
+            self._record({"step": self.trainer.step, "validation": scores})
+            self.reporter.on_validation(self.trainer.step, scores)
+        draw_curves(self.metrics.read(), self.path / "curves.png", self.trainer.config)
+
+    def sample(self) -> None:
+        """A picture of the same few held-out photographs: grey, colourised, true."""
+        if self._writes:
+            indices = (self.trainer.val_indices or self.trainer.train_indices)[:SAMPLES]
+            lab, true_lab = self.trainer.colourise(indices)
+            save_samples(self.path / "samples" / f"step-{self.trainer.step:08d}.png", lab, true_lab)
+
+    def save(self, terms: dict[str, float]) -> None:
+        """Write a checkpoint, unless ``terms``, the losses since the last log, or the weights are no longer numbers."""
+        name = first_not_finite(terms) or (None if self.trainer.is_finite() else "a weight")
+        if name is not None:
+            raise DivergedError(self.path, self.trainer.step, name)
+        if self._writes and self.trainer.step != self._saved_step:
+            state = self.trainer.state_dict()
+            path = save_checkpoint(self.path / "checkpoints", self.trainer.step, state, keep=self.options.keep)
+            self._saved_step = self.trainer.step
+            self.reporter.on_checkpoint(self.trainer.step, path)
+
+    def close(self) -> None:
+        """Finish the event files."""
+        if self._events:
+            self._events.close()
+
+    def _record(self, record: dict[str, Any]) -> None:
+        self.metrics.append(record)
+        if self._events:
+            self._events.add(record)

@@ -1,0 +1,233 @@
+"""``archivecolor evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from archivecolor.cli.console import command_options, error_console, print_warning
+from archivecolor.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import torch
+
+    from archivecolor.evaluation.table import Evaluation
+    from archivecolor.networks import Generator
+    from archivecolor.training.data import PhotoSet
+
+
+@click.command()
+@click.argument("methods", metavar="[NAME=]RUN_OR_WEIGHTS...", nargs=-1, required=True)
+@click.option(
+    "--data",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of colour photographs, searched through; may be given several times.",
+)
+@click.option("--images", type=click.IntRange(1), metavar="N", help="Evaluate on N of them, the same ones each time.")
+@click.option(
+    "--size",
+    "size_px",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    metavar="PX",
+    help="Height and width evaluated at.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write table.json, table.md, fig4_histograms.png and fig5_grid.png there.",
+)
+@click.option(
+    "--grid", type=click.IntRange(1), default=6, show_default=True, metavar="N", help="Photographs in the grid."
+)
+@click.option(
+    "--vgg",
+    metavar="FILE",
+    help="VGG19's ImageNet weights for L_perc; 'download' fetches torchvision's; by default a file fetched before.",
+)
+@click.option(
+    "--vgg-input",
+    type=click.Choice(["caffe", "torchvision"]),
+    default="caffe",
+    show_default=True,
+    help="Preprocessing for VGG19; caffe is the paper's and sets the scale of Table I.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cuda, cuda:1, mps or cpu.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "bf16", "fp32"]),
+    default="fp32",
+    show_default=True,
+    help="Arithmetic of the generators.",
+)
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Photographs at a time.")
+@click.option(
+    "--cache",
+    type=click.Choice(["none", "disk", "ram"]),
+    default="disk",
+    show_default=True,
+    help="Where decoded photographs are kept.",
+)
+@click.option("--cache-dir", type=click.Path(path_type=Path), help="Folder of the cache of decoded photographs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON on standard output.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print the table as Markdown on standard output.")
+@command_options
+def evaluate(
+    methods: tuple[str, ...],
+    data: tuple[Path, ...],
+    images: int | None,
+    size_px: int,
+    out: Path | None,
+    grid: int,
+    vgg: str | None,
+    vgg_input: Any,
+    device: str,
+    precision: str,
+    batch_size: int,
+    cache: Any,
+    cache_dir: Path | None,
+    as_json: bool,
+    as_markdown: bool,
+    quiet: bool,
+) -> None:
+    """The paper's Table I, Fig. 4 and Fig. 5 for runs and weights.
+
+    Each method is a run folder (its averaged generator is taken) or a .safetensors file, under its own name or the
+    one before the equals sign. The rows grey (no colour at all) and truth bound what the figures mean.
+
+    \b
+    archivecolor evaluate --data imagenet_test runs/bn runs/ibn-sn-md --out table1
+    archivecolor evaluate --data photos --markdown ours=weights/ibn-sn-md.safetensors
+    """
+    if as_json and as_markdown:
+        raise click.UsageError("--json and --markdown cannot both be printed; --out DIR writes both")
+
+    from archivecolor.colorize.device import choose_device, choose_dtype
+    from archivecolor.evaluation.table import evaluate as evaluate_methods
+    from archivecolor.networks import fold_generator
+    from archivecolor.training.data import load_photos
+
+    chosen = choose_device(device)
+    dtype = choose_dtype(precision, chosen)
+    generators = load_methods(methods, size_px)
+    photos = load_photos(data, size_px, cache=cache, cache_dir=cache_dir)
+    perceptual, note = _perceptual(vgg, vgg_input, chosen)
+    if note and not quiet:
+        print_warning(note)
+
+    indices = choose_indices(photos, images)
+    with _progress(len(indices), quiet) as on_progress:
+        evaluation = evaluate_methods(
+            (photos.fetch(indices[i : i + batch_size], chosen) for i in range(0, len(indices), batch_size)),
+            {name: fold_generator(generator).to(chosen, dtype) for name, generator in generators.items()},
+            device=chosen,
+            dtype=dtype,
+            perceptual=perceptual,
+            keep_pictures=grid,
+            on_progress=on_progress,
+        )
+    evaluation.note = note
+    if out is not None:
+        _write_all(evaluation, out)
+    if as_json:
+        click.echo(evaluation.to_json())
+    elif as_markdown:
+        click.echo(evaluation.to_markdown())
+    elif not quiet:
+        _show_table(evaluation)
+
+
+def load_methods(given: tuple[str, ...], size_px: int) -> dict[str, Generator]:
+    """The generators named on the command line, by name.
+
+    Raises:
+        ConfigError: a name is there twice, or a generator does not take this size.
+        DataError, WeightsError: no run and no weights there.
+    """
+    from archivecolor.training.runs import load_trained
+    from archivecolor.weights import find_weights, load_generator
+
+    generators: dict[str, Generator] = {}
+    for argument in given:
+        name, _, location = argument.rpartition("=")
+        path = Path(location)
+        name = name or path.name.removesuffix(".safetensors")
+        if path.is_dir():
+            generator = load_trained(path).generator
+        else:
+            generator = load_generator(find_weights(location))
+        if name in generators:
+            raise ConfigError(f"two methods are called {name!r}: name them apart by NAME=PATH")
+        if size_px % generator.config.size_multiple_px:
+            raise ConfigError(
+                f"{argument}: takes sizes in multiples of {generator.config.size_multiple_px}, not {size_px}"
+            )
+        generators[name] = generator
+    return generators
+
+
+def choose_indices(photos: PhotoSet, images: int | None) -> list[int]:
+    """All photographs, or ``images`` of them spread over the set."""
+    if images is None or images >= len(photos):
+        return list(range(len(photos)))
+    return [i * len(photos) // images for i in range(images)]
+
+
+def _perceptual(vgg: str | None, vgg_input: Any, device: torch.device) -> tuple[Any, str]:
+    """L_perc, or None and the reason why it cannot be had; weights asked for by name have to be there."""
+    from archivecolor.evaluation.perceptual import load_vgg19
+
+    try:
+        return load_vgg19(vgg, vgg_input).to(device), ""
+    except DataError as error:
+        if vgg is not None:
+            raise
+        return None, f"L_perc was not measured: {error}"
+
+
+@contextmanager
+def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None] | None]:
+    console = error_console()
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    with Progress(TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _write_all(evaluation: Evaluation, folder: Path) -> None:
+    from archivecolor.evaluation.figures import draw_grid, draw_histograms
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "table.json").write_text(evaluation.to_json() + "\n")
+        (folder / "table.md").write_text(evaluation.to_markdown() + "\n")
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror})") from error
+    draw_histograms(evaluation, folder / "fig4_histograms.png")
+    draw_grid(evaluation, folder / "fig5_grid.png")
+
+
+def _show_table(evaluation: Evaluation) -> None:
+    from archivecolor.evaluation.table import COLUMNS
+
+    table = Table(caption=f"{evaluation.images} photographs")
+    table.add_column("method")
+    for _, heading, _ in COLUMNS:
+        table.add_column(heading, justify="right")
+    for row in evaluation.rows:
+        table.add_row(row.method, *evaluation.cells(row))
+    Console().print(table)

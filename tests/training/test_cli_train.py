@@ -1,0 +1,276 @@
+"""``archivecolor train`` and ``export`` as commands: settings, resuming, signals, kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from archivecolor.cli import main
+from archivecolor.config import TrainConfig
+from archivecolor.training.checkpoints import MetricsLog, checkpoints, load_checkpoint
+from archivecolor.weights import load_generator, read_metadata
+from tests.training.conftest import make_photo, write_photo
+from tests.training.test_loop import same
+
+TINY = """
+preset = "bn-sn"
+size = 32
+batch_size = 4
+generator-widths = [8, 12]
+discriminator-widths = "8,8,8,8"
+val-fraction = 0.25
+film_look = true
+precision = "fp32"
+device = "cpu"
+"""
+
+
+@pytest.fixture
+def work(tmp_path: Path, photo_folder: Path) -> Path:
+    """A folder with photographs and a configuration file; the photographs' cache stays in it."""
+    (tmp_path / "tiny.toml").write_text(f'{TINY}\ndata = "{photo_folder}"\ncache-dir = "{tmp_path / "cache"}"\n')
+    return tmp_path
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def start(work: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    command = [sys.executable, *launcher, "-m", "archivecolor", "train", "--config", str(work / "tiny.toml")]
+    return subprocess.Popen(
+        [*command, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes to end with the test, whatever becomes of it."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def wait_for(condition: object, process: subprocess.Popen[str], seconds: float = 90) -> None:
+    until = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_a_run_from_a_file_with_options_over_it(work: Path) -> None:
+    done = invoke("train", "--config", work / "tiny.toml", "--out", work / "run", "--images", 24, "--gan-loss", "lsgan")
+    assert done.exit_code == 0, done.output
+    record = json.loads((work / "run" / "config.json").read_text())
+    config = TrainConfig.from_dict(record["train"])
+    assert (config.gan_loss, config.images, config.size_px, config.film_look) == ("lsgan", 24, 32, True)
+    assert config.generator.widths == (8, 12) and config.lr_g == 2e-4
+    assert record["data"] == [str(work / "photos")]
+    assert load_checkpoint(checkpoints(work / "run" / "checkpoints")[-1])["step"] == 6
+
+
+def test_defaults_are_the_papers() -> None:
+    defaults = {p.name: p.default for command in (main.commands["train"],) for p in command.params}
+    paper = {
+        "preset": "ibn-sn-md",
+        "gan_loss": "bce",
+        "l1_weight": 100.0,
+        "size_px": 256,
+        "batch_size": 16,
+        "epochs": 200,
+    }
+    adam = {"lr_g": 2e-4, "lr_d": 2e-4, "beta1": 0.5, "beta2": 0.999, "augment": False, "film_look": False}
+    assert {name: defaults[name] for name in (*paper, *adam)} == {**paper, **adam}
+    assert set(TrainConfig().to_dict()) <= set(defaults), "every setting has its option"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("colour = 3", "no option --colour"),
+        ("batch_size = 'many'", "many"),
+        ("= 3", "TOML"),
+        ("config = 'x'", "--config"),
+    ],
+)
+def test_a_bad_configuration_file_is_wrong_usage(line: str, said: str, work: Path) -> None:
+    (work / "bad.toml").write_text(line)
+    done = invoke("train", "--config", work / "bad.toml", "--out", work / "run", "--data", work)
+    assert done.exit_code == 2 and said in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data", "nowhere"], "nowhere: not a folder of photographs"),
+        ([], "--data"),
+        (["--data", ".", "--size", 100], "multiple of 128"),
+        (["--data", ".", "--ema", 1.5], "ema must be from 0 to 1"),
+    ],
+)
+def test_errors_are_one_line_and_exit_1(arguments: list[object], said: str, tmp_path: Path) -> None:
+    done = invoke("train", "--out", tmp_path / "run", *arguments)
+    assert done.exit_code == 1
+    assert said in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_overwritten_by_accident(work: Path) -> None:
+    arguments = ("train", "--config", work / "tiny.toml", "--out", work / "run", "--images", 8)
+    assert invoke(*arguments).exit_code == 0
+    again = invoke(*arguments)
+    assert again.exit_code == 1 and "--resume" in again.stderr and "step-00000002" in again.stderr
+    assert invoke(*arguments, "--resume").exit_code == 0
+
+
+def test_resuming_takes_the_saved_settings_and_only_the_length_may_change(work: Path) -> None:
+    run = work / "run"
+    assert invoke("train", "--config", work / "tiny.toml", "--out", run, "--images", 8).exit_code == 0
+    refused = invoke("train", "--out", run, "--resume", "--l1-weight", 10, "--seed", 3, "--images", 16)
+    assert refused.exit_code == 1
+    assert "l1_weight is 100.0, not 10" in refused.stderr and "seed is 0, not 3" in refused.stderr
+    longer = invoke(
+        "train", "--out", run, "--resume", "--images", 16, "--cache-dir", work / "cache", "--l1-weight", 100
+    )
+    assert longer.exit_code == 0, longer.output
+    assert TrainConfig.from_dict(json.loads((run / "config.json").read_text())["train"]).images == 16
+    assert load_checkpoint(checkpoints(run / "checkpoints")[-1])["step"] == 4
+    epochs = invoke("train", "--out", run, "--resume", "--epochs", 3, "--cache-dir", work / "cache")
+    assert epochs.exit_code == 0, epochs.output
+    assert load_checkpoint(checkpoints(run / "checkpoints")[-1])["step"] == 6  # 9 photographs to train on, 2 batches
+
+
+def test_left_out_photographs_are_counted_and_listed(work: Path) -> None:
+    write_photo(work / "photos" / "tiny.png", make_photo(0, 8, 8))
+    (work / "photos" / "broken.jpg").write_bytes(b"no")
+    done = invoke("train", "--config", work / "tiny.toml", "--out", work / "run", "--images", 4)
+    assert done.exit_code == 0
+    assert "2 images left out (1 not a readable image, 1 smaller than 32 px)" in done.stderr.replace("\n", " ")
+    assert len((work / "run" / "left_out.tsv").read_text().splitlines()) == 3
+    quiet = invoke("train", "--config", work / "tiny.toml", "--out", work / "run2", "--images", 4, "--quiet")
+    assert quiet.exit_code == 0 and quiet.output == ""
+
+
+def test_export_and_starting_from_it(work: Path) -> None:
+    run, weights = work / "run", work / "out" / "small.safetensors"
+    assert invoke("train", "--config", work / "tiny.toml", "--out", run, "--images", 24).exit_code == 0
+    done = invoke("export", run, "-o", weights, "--cache-dir", work / "cache", "--json")
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert said["images"] == 24 and said["preset"] == "bn-sn" and said["bytes"] == weights.stat().st_size
+    assert 0 <= said["int8_mean_abs_dab"] < 1
+    state = load_checkpoint(checkpoints(run / "checkpoints")[-1])
+    exported = load_generator(weights).state_dict()
+    assert all(torch.equal(value, exported[name]) for name, value in state["ema"].items()), "small enough to stay exact"
+    metadata = read_metadata(weights)
+    assert metadata["images"] == "24" and json.loads(metadata["validation"])["step"] == 6
+    assert str(work) not in json.dumps(metadata), "the metadata names no folder of the machine"
+
+    started = invoke("train", "--config", work / "tiny.toml", "--out", work / "next", "--images", 4, "--init", weights)
+    assert started.exit_code == 0, started.output
+    other = invoke(
+        "train", "--config", work / "tiny.toml", "--out", work / "no", "--init", weights, "--generator-widths", "8,16"
+    )
+    assert other.exit_code == 1 and "widths" in other.stderr
+
+
+def test_export_without_its_photographs_says_so(work: Path) -> None:
+    run = work / "run"
+    assert invoke("train", "--config", work / "tiny.toml", "--out", run, "--images", 8).exit_code == 0
+    (work / "photos").rename(work / "moved")
+    done = invoke("export", run, "-o", work / "w.safetensors")
+    assert done.exit_code == 0 and "was not measured" in done.stderr and (work / "w.safetensors").is_file()
+    measured = invoke(
+        "export", run, "-o", work / "w.safetensors", "--data", work / "moved", "--cache-dir", work / "cache"
+    )
+    assert measured.exit_code == 0 and "int8 moves a and b by" in measured.stdout
+    assert invoke("export", work / "moved", "-o", work / "x.safetensors").exit_code == 1
+    wrong = invoke("export", run, "-o", work / "w.pt")
+    assert wrong.exit_code == 1 and "safetensors" in wrong.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_writes_a_checkpoint_first(
+    number: signal.Signals, work: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    run = work / "run"
+    process = start(work, "--out", run, "--images", 400000, "--log-every", 1, "--checkpoint-every", 100000)
+    started.append(process)
+    wait_for(lambda: len(MetricsLog(run / "metrics.jsonl").read()) >= 3, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "--resume" in errors
+    (saved,) = checkpoints(run / "checkpoints")
+    step = load_checkpoint(saved)["step"]
+    assert step >= 3
+    resumed = invoke("train", "--out", run, "--resume", "--images", 4 * step + 8, "--cache-dir", work / "cache",
+                     "--device", "cpu", "--precision", "fp32")  # fmt: skip
+    assert resumed.exit_code == 0, resumed.output
+    straight = invoke("train", "--config", work / "tiny.toml", "--out", work / "straight", "--images", 4 * step + 8)
+    assert straight.exit_code == 0, straight.output
+    ends = [load_checkpoint(checkpoints(work / name / "checkpoints")[-1]) for name in ("run", "straight")]
+    for network in ("generator", "discriminator", "ema", "optimiser_g", "optimiser_d"):
+        assert same(ends[0][network], ends[1][network]), network
+
+
+def test_kill_9_never_leaves_a_run_that_cannot_resume(work: Path, started: list[subprocess.Popen[str]]) -> None:
+    kill_repeatedly(work, started, kills=int(os.environ.get("ARCHIVECOLOR_TEST_KILLS", "3")))
+
+
+def kill_repeatedly(work: Path, started: list[subprocess.Popen[str]], kills: int) -> None:
+    """Kill a run at random moments, with a checkpoint every step; it must get on each time, and end."""
+    run, dice = work / "run", random.Random(5)
+    arguments = ("--out", run, "--resume", "--log-every", 1, "--checkpoint-every", 1, "--sample-every", 3)
+    reached = 0
+    for _ in range(kills):
+        process = start(work, *arguments, "--images", 4_000_000)
+        started.append(process)
+        wait_for(lambda before=reached: _newest_step(run) > before, process)
+        time.sleep(dice.uniform(0, 0.5))
+        process.kill()
+        process.communicate()
+        assert _newest_step(run) > reached
+        reached = _newest_step(run)
+    last = start(work, *arguments, "--images", 4 * (reached + 3))
+    started.append(last)
+    _, errors = last.communicate(timeout=120)
+    assert last.returncode == 0, errors
+    assert load_checkpoint(checkpoints(run / "checkpoints")[-1])["step"] == reached + 3
+    steps = [r["step"] for r in MetricsLog(run / "metrics.jsonl").read() if "l1" in r]
+    assert steps == list(range(1, reached + 4)), "each step is logged once"
+
+
+def _newest_step(run: Path) -> int:
+    found = checkpoints(run / "checkpoints")
+    return int(found[-1].stem.removeprefix("step-")) if found else 0
+
+
+def test_torchrun(work: Path, started: list[subprocess.Popen[str]]) -> None:
+    run = work / "run"
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    process = start(work, "--out", run, "--images", 24, "--log-every", 1, launcher=launcher)
+    started.append(process)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert load_checkpoint(checkpoints(run / "checkpoints")[-1])["step"] == 6
+    records = MetricsLog(run / "metrics.jsonl").read()
+    assert [r["step"] for r in records if "l1" in r] == [1, 2, 3, 4, 5, 6], "one process logs"
