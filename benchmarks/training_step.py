@@ -6,7 +6,7 @@
 
 "Plain" is the paper's step as one would write it from stock layers: nearest-neighbour upsampling followed by a 4x4
 convolution, torch's `spectral_norm` parametrisation, `torch.optim.Adam`, NCHW, float32. Both kinds of step take turns,
-so that a busy machine slows both, and the fastest of each are compared. Results belong in docs/performance.md, as ratios.
+so that a busy machine slows both, and the fastest of each are compared. Results belong in docs/performance.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Make examples/before_after.png for the README: frames of the example film above the same frames colourised.
 
-    archivecolor colorize examples/camera_moves.mp4 -o demo/camera_moves_colour.mp4
-    python examples/make_before_after.py demo/camera_moves_colour.mp4 examples/before_after.png
+archivecolor colorize examples/camera_moves.mp4 -o demo/camera_moves_colour.mp4
+python examples/make_before_after.py demo/camera_moves_colour.mp4 examples/before_after.png
 """
 
 from __future__ import annotations

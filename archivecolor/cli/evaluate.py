@@ -227,7 +227,10 @@ def _show_table(evaluation: Evaluation) -> None:
     table = Table(caption=f"{evaluation.images} photographs")
     table.add_column("method")
     for _, heading, _ in COLUMNS:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for row in evaluation.rows:
         table.add_row(row.method, *evaluation.cells(row))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120  # in a file or a pipe, room for every heading
+    console.print(table)

@@ -14,8 +14,14 @@ from archivecolor.cli.options import output_options
 
 @click.command()
 @click.argument("film", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Say what colorize would write here.")
-@click.option("--recombine", type=click.Choice(["lab", "luma"]), default="lab", show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The output that colorize would write.")
+@click.option(
+    "--recombine",
+    type=click.Choice(["lab", "luma"]),
+    default="lab",
+    show_default=True,
+    help="As in colorize: luma needs an output of the source's depth and range.",
+)
 @output_options
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @command_options

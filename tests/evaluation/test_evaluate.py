@@ -150,7 +150,12 @@ def test_command_evaluates_the_runs_average(work: Path, monkeypatch: pytest.Monk
 
 def test_command_prints_a_table_or_markdown(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = invoke(work, work / "random.safetensors", "--images", 3, monkeypatch=monkeypatch)
-    assert table.exit_code == 0 and "3 photographs" in table.stdout and "truth" in table.stdout
+    assert (
+        table.exit_code == 0
+        and "3 photographs" in table.stdout
+        and "colourfulness" in table.stdout
+        and "…" not in table.stdout
+    )
     markdown = invoke(work, work / "random.safetensors", "--images", 3, "--markdown", monkeypatch=monkeypatch)
     assert markdown.stdout.startswith("| method | L1 |")
     both = invoke(work, work / "random.safetensors", "--json", "--markdown", monkeypatch=monkeypatch)
