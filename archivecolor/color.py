@@ -12,6 +12,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from archivecolor.matrices import MATRICES
+
 L_SCALE: Final = 50.0
 AB_SCALE: Final = 110.0
 
@@ -22,16 +24,6 @@ RGB_TO_XYZ: Final = (
     (0.019334, 0.119193, 0.950227),
 )
 WHITE_XYZ: Final = (0.950456, 1.0, 1.088754)
-
-# Luma weights (Kr, Kb) of the Y'CbCr matrices, by FFmpeg's names (ITU-T H.273 table 4).
-MATRICES: Final[dict[str, tuple[float, float]]] = {
-    "bt709": (0.2126, 0.0722),
-    "bt470bg": (0.299, 0.114),
-    "smpte170m": (0.299, 0.114),
-    "fcc": (0.30, 0.11),
-    "smpte240m": (0.212, 0.087),
-    "bt2020nc": (0.2627, 0.0593),
-}
 
 _EPSILON = (6 / 29) ** 3
 _KAPPA = (29 / 3) ** 3

@@ -26,6 +26,8 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         if self.norm not in ("bn", "in", "ibn"):
             raise ConfigError(f"norm must be bn, in or ibn, not {self.norm!r}")
+        if not all(isinstance(width, int) and width > 0 for width in self.widths):
+            raise ConfigError(f"generator widths are positive whole numbers, not {self.widths!r}")
         if len(self.widths) < 2:
             raise ConfigError("a generator needs at least two encoder widths")
 
@@ -231,6 +233,8 @@ class ColorizeConfig:
             raise ConfigError("the batch size must be at least 1")
         if self.render_size_px < 1:
             raise ConfigError("the render size must be positive")
+        if any(time_s is not None and not math.isfinite(time_s) for time_s in (self.start_s, self.end_s)):
+            raise ConfigError("start and end are finite times")
         if not 0 <= self.saturation <= 4:
             raise ConfigError("the saturation lies between 0 (grey) and 4")
         if self.start_s is not None and self.start_s < 0:

@@ -52,6 +52,10 @@ def find_weights(name_or_path: str | Path | None = None) -> Path:
         name = f"{name_or_path or DEFAULT_PRESET}.safetensors"
         if environment:
             given = Path(environment)
+            if not given.exists():
+                raise WeightsError(
+                    f"{given}: no such file or folder, though ${ENVIRONMENT_VARIABLE} names it; unset or mend it"
+                )
             if given.is_dir():
                 looked_in.append(given / name)
             elif name_or_path is None or given.name == name:
@@ -62,8 +66,9 @@ def find_weights(name_or_path: str | Path | None = None) -> Path:
         if path.is_file():
             return path
     places = "; ".join(str(path) for path in looked_in)
+    named = "" if name_or_path is None else f" {str(name_or_path)!r}"
     raise WeightsError(
-        f"no generator weights found (looked in: {places}); give a .safetensors file with --weights or "
+        f"no generator weights{named} found (looked in: {places}); give a .safetensors file with --weights or "
         f"${ENVIRONMENT_VARIABLE}"
     )
 
@@ -103,8 +108,11 @@ def load_generator(path: Path) -> Generator:
     try:
         generator = Generator(GeneratorConfig.from_dict(json.loads(metadata["config"])))
         generator.load_state_dict(_dequantise(stored))
-    except (ConfigError, KeyError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{path}: its tensors do not fit its configuration ({error})") from error
+        if not all(bool(tensor.isfinite().all()) for tensor in generator.state_dict().values()):
+            raise ValueError("some are not finite numbers")
+    except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{path}: its tensors do not fit its configuration ({reason})") from error
     return generator.eval()
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from archivecolor import color
+from archivecolor.matrices import MATRICES
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_ycbcr_of_colour_bars(matrix: str, red: tuple[int, ...], green: tuple[in
         assert (round(16 + 219 * y), round(128 + 224 * cb), round(128 + 224 * cr)) == expected
 
 
-@pytest.mark.parametrize("matrix", sorted(color.MATRICES))
+@pytest.mark.parametrize("matrix", sorted(MATRICES))
 def test_ycbcr_round_trip(matrix: str, rgb: torch.Tensor) -> None:
     ycbcr = color.rgb_to_ycbcr(rgb, matrix)
     assert (color.ycbcr_to_rgb(ycbcr, matrix) - rgb).abs().max() < 2e-6

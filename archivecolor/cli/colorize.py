@@ -81,7 +81,7 @@ def colorize(
     for number, job in enumerate(jobs, 1):
         title = f"{job.source.name} ({number}/{len(jobs)})" if several else job.source.name
         with progress_bar(title, quiet=quiet) as progress:
-            result = run_job(job, engine, config, out, overwrite=overwrite, skip_whole=several, progress=progress)
+            result = run_job(job, engine, config, out, overwrite=overwrite, go_on=several, progress=progress)
         results.append(result)
         if result.error is not None:
             print_error(str(result.error))

@@ -102,7 +102,7 @@ def evaluate(
     as_markdown: bool,
     quiet: bool,
 ) -> None:
-    """The paper's Table I, Fig. 4 and Fig. 5 for runs and weights.
+    """Measure runs and weights: the columns of the paper's Table I and more, and its figures 4 and 5.
 
     Each method is a run folder (its averaged generator is taken) or a .safetensors file, under its own name or the
     one before the equals sign. The rows grey (no colour at all) and truth bound what the figures mean.

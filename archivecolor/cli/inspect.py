@@ -45,7 +45,7 @@ def inspect(film: Path, output: Path | None, as_json: bool, quiet: bool, **setti
     for title, rows in sections.items():
         table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
         for name, value in rows.items():
-            table.add_row(name, _in_words(value))
+            table.add_row(name.replace("_", " "), _in_words(value))
         console.print(table)
 
 

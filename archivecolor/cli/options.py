@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,7 +25,12 @@ class TimeOfFilm(click.ParamType):  # type: ignore[type-arg]
             parts = [float(part) for part in str(value).split(":")]
         except ValueError:
             parts = []
-        if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts) or any(part >= 60 for part in parts[1:]):
+        if (
+            not 1 <= len(parts) <= 3
+            or not all(map(math.isfinite, parts))
+            or any(part < 0 for part in parts)
+            or any(part >= 60 for part in parts[1:])
+        ):
             self.fail(f"{value!r} is not a time such as 90, 1:30 or 0:01:30.5", param, ctx)
         return functools.reduce(lambda total, part: total * 60 + part, parts)
 

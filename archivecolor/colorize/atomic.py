@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,20 +19,53 @@ log = logging.getLogger(__name__)
 def atomic_output(output: Path) -> Iterator[Path]:
     """A temporary path beside ``output`` to write to, which gets its name at the end of the block.
 
-    When the block raises, the temporary file is removed and what was at ``output`` before stays. Raises
-    `FilmEncodeError` when the file cannot be put in place.
+    The file is on disk before it gets its name, so that a power cut leaves the old state or the new one. When the
+    block raises, the temporary file is removed and what was at ``output`` before stays. What a killed process left of
+    the same output is removed. Raises `FilmEncodeError` when the file cannot be put in place.
     """
-    partial = output.with_name(f".{output.name}.partial")
+    stem = f".{hashlib.sha256(output.name.encode(errors='surrogateescape')).hexdigest()[:12]}"
+    for stale in output.parent.glob(f"{stem}.*.partial"):
+        if not _is_running(stale.suffixes[-2]):
+            _remove(stale)
+    partial = output.with_name(f"{stem}.{os.getpid()}.partial")
     try:
         yield partial
         try:
+            _sync(partial)
             partial.replace(output)
+            _sync(output.parent)
         except OSError as error:
             raise FilmEncodeError(f"{output}: cannot be put in place ({error.strerror})") from error
     finally:
-        try:
-            partial.unlink(missing_ok=True)
-        except (
-            OSError
-        ) as error:  # a read-only folder, say: then the file was never made, and another error is on its way
-            log.debug("%s: cannot be removed (%s)", partial, error)
+        _remove(partial)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and sys.platform == "win32":
+        return  # Windows has no way to sync a folder
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_running(pid_suffix: str) -> bool:
+    """Whether a process of this number, given as ``.123``, exists; yes where one cannot ask."""
+    number = pid_suffix.removeprefix(".")
+    if sys.platform == "win32" or not number.isdigit():
+        return True
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(partial: Path) -> None:
+    try:
+        partial.unlink(missing_ok=True)
+    except OSError as error:  # a read-only folder, say: then it was never made, and another error is on its way
+        log.debug("%s: cannot be removed (%s)", partial, error)

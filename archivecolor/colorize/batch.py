@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from archivecolor.colorize.engine import Engine
-from archivecolor.colorize.pipeline import ColorizeReport, Progress, colorize_film
+from archivecolor.colorize.pipeline import (
+    MADE_BY,
+    ColorizeReport,
+    Progress,
+    colorize_film,
+    settings_fingerprint,
+)
 from archivecolor.colorize.stills import colorize_still
 from archivecolor.config import ColorizeConfig
-from archivecolor.errors import ArchiveColorError, ConfigError, DataError, FilmEncodeError
-from archivecolor.film import OutputSettings, default_extension, is_still, probe, read_still
+from archivecolor.errors import ArchiveColorError, ConfigError, DataError, FilmEncodeError, FilmOpenError
+from archivecolor.film import (
+    CONTAINERS,
+    OutputSettings,
+    default_extension,
+    is_still,
+    picture_length_s,
+    probe,
+    read_still,
+)
+
+log = logging.getLogger(__name__)
 
 FILM_EXTENSIONS = frozenset(
     f".{name}"
@@ -57,7 +74,7 @@ def plan_jobs(inputs: Sequence[Path], output: Path, *, into_folder: bool = False
     stay, and so does a film's extension where the container is one that archivecolor writes (.mkv otherwise).
 
     Raises:
-        ConfigError: an output would replace a source, or several inputs are to go to one file.
+        ConfigError: an output would replace a source or another output, or several inputs are to go to one file.
         DataError: a folder holds no film or still, or an input does not exist.
     """
     for path in inputs:
@@ -66,14 +83,26 @@ def plan_jobs(inputs: Sequence[Path], output: Path, *, into_folder: bool = False
     if not (into_folder or len(inputs) > 1 or inputs[0].is_dir() or output.is_dir()):
         jobs = [Job(inputs[0], output)]
     else:
-        if output.is_file():
-            raise ConfigError(f"{output}: is a file; several films need a folder as output")
-        found = [pair for path in inputs for pair in _films_in(path, output)]
-        jobs = _name_outputs(found, output)
+        if output.is_file() or (not output.is_dir() and output.suffix.lower() in CONTAINERS):
+            raise ConfigError(f"{output}: names a file; several films, or a folder of them, need a folder as output")
+        found = {file.resolve(): (file, place) for path in inputs for file, place in _films_in(path, output)}
+        jobs = _name_outputs(list(found.values()), output)
+    _refuse_collisions(jobs)
+    return jobs
+
+
+def _refuse_collisions(jobs: Sequence[Job]) -> None:
+    sources = {job.source.resolve(): job.source for job in jobs}
+    outputs: dict[str, Path] = {}
     for job in jobs:
+        if (source := sources.get(job.output.resolve())) is not None:
+            what = "the source itself" if source == job.source else f"another source, {source}"
+            raise ConfigError(f"{job.source}: the output {job.output} is {what}; choose another name or folder")
         if job.output.exists() and job.output.samefile(job.source):
             raise ConfigError(f"{job.source}: the output is the source itself; choose another name or folder")
-    return jobs
+        name = str(job.output.resolve()).casefold()  # Film.mp4 and film.mp4 are one file on macOS and Windows
+        if (other := outputs.setdefault(name, job.source)) != job.source:
+            raise ConfigError(f"{other} and {job.source} would both become {job.output}; colourise them separately")
 
 
 def _films_in(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
@@ -118,20 +147,23 @@ def run_job(
     settings: OutputSettings,
     *,
     overwrite: bool,
-    skip_whole: bool,
+    go_on: bool,
     progress: Progress | None = None,
 ) -> JobResult:
-    """Do one job; library errors come back in the result, everything else is raised.
+    """Do one job; errors come back in the result, so that the next job can follow.
 
-    An output that is there already is skipped if it is whole and ``skip_whole`` is set, replaced if ``overwrite`` is,
-    and an error otherwise.
+    An output that is there already is replaced if ``overwrite`` is set. Otherwise it is an error, unless ``go_on`` is
+    set: then one of ours is skipped if it is whole and made again if it is not.
     """
     try:
         if job.output.exists() and not overwrite:
-            if skip_whole and is_whole(job, config):
-                return JobResult(job, "skipped")
-            if not skip_whole:
+            comment = made_by_comment(job.output) if go_on else None
+            if comment is None:
                 raise FilmEncodeError(f"{job.output}: is there already; use --overwrite to replace it")
+            if comment and f"settings {settings_fingerprint(engine, config, settings)})" not in comment:
+                raise FilmEncodeError(f"{job.output}: was made with other settings; use --overwrite to make it again")
+            if is_whole(job, config):
+                return JobResult(job, "skipped")
         _make_folder(job.output.parent)
         if is_still(job.source):
             report = colorize_still(job.source, job.output, engine, config)
@@ -139,23 +171,47 @@ def run_job(
             report = colorize_film(job.source, job.output, engine, config, settings, progress=progress)
         return JobResult(job, "coloured", report)
     except ArchiveColorError as error:
+        log.debug("%s failed", job.source, exc_info=True)
         return JobResult(job, "failed", error=error)
+    except Exception as error:
+        log.debug("%s failed", job.source, exc_info=True)
+        words = f"{job.source}: unexpected {type(error).__name__} ({' '.join(str(error).split())}); "
+        return JobResult(job, "failed", error=ArchiveColorError(words + "--debug shows where, please report it"))
+
+
+def made_by_comment(output: Path) -> str | None:
+    """The tag that archivecolor left in ``output``, None in a film that it did not make; stills carry none, ``""``."""
+    if is_still(output):
+        return ""
+    try:
+        metadata = probe(output).metadata
+    except FilmOpenError:
+        return None
+    return next((text for key, text in metadata.items() if key.lower() == "comment" and MADE_BY in text), None)
 
 
 def is_whole(job: Job, config: ColorizeConfig) -> bool:
-    """Whether the job's output can be opened and lasts as long as its source, to within a frame."""
-    try:
-        if is_still(job.source):
-            return read_still(job.output).luma.shape == read_still(job.source).luma.shape
-        done, source = probe(job.output), probe(job.source)
-    except ArchiveColorError:
-        return False
-    if done.duration_s is None or source.duration_s is None:
+    """Whether the job's output can be read to its end, and ends where it should, to within two frames.
+
+    Raises:
+        FilmOpenError: the source cannot be read.
+        FilmEncodeError: the output is a still of another size, which cannot be ours.
+    """
+    if is_still(job.source):
+        if read_still(job.output).luma.shape != read_still(job.source).luma.shape:
+            raise FilmEncodeError(f"{job.output}: is there already and another picture; use --overwrite to replace it")
         return True
-    end_s = min(config.end_s if config.end_s is not None else source.duration_s, source.duration_s)
-    expected_s = end_s - (config.start_s or 0.0)
-    frame_s = float(1 / source.average_rate) if source.average_rate else 0.1
-    return abs(done.duration_s - expected_s) <= max(2 * frame_s, 0.1)
+    source = probe(job.source)
+    expected_s = picture_length_s(source)
+    if config.end_s is not None:
+        expected_s = min(config.end_s, expected_s)
+    expected_s -= config.start_s or 0.0
+    try:
+        length_s = picture_length_s(probe(job.output))
+    except FilmOpenError:
+        return False
+    frame_s = float(1 / source.average_rate) if source.average_rate else 0.04
+    return abs(length_s - expected_s) <= 2 * frame_s
 
 
 def _make_folder(folder: Path) -> None:

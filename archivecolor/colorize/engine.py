@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,9 @@ from archivecolor.networks import fold_generator
 from archivecolor.weights import find_weights, load_generator, verify
 
 log = logging.getLogger(__name__)
+
+Frame = TypeVar("Frame")
+Result = TypeVar("Result")
 
 _DEFAULT_BATCH = {"cpu": 8}
 _DEFAULT_BATCH_PIXELS = {"cpu": 6_000_000}
@@ -67,40 +72,51 @@ class Engine:
 
         Returns:
             (N, 2, render_size_px, render_size_px) a and b, float32, of ``picture`` stretched to the square.
-
-        Raises:
-            DeviceError: the device's memory does not hold a single frame.
         """
         if picture is not None:
             L = L[..., picture.top : picture.bottom, picture.left : picture.right]
-        chunks = []
-        start = 0
-        while start < L.shape[0]:
-            chunk = L[start : start + self.batch_size]
-            try:
-                chunks.append(self._run(chunk))
-            except torch.OutOfMemoryError as error:
-                self._halve(error)
-                continue
-            start += chunk.shape[0]
-        return torch.cat(chunks)
-
-    def _run(self, L: Tensor) -> Tensor:
         small = resize_area(L, self.render_size_px, self.render_size_px)
         l_norm = color.normalise_l(small).to(self.dtype).contiguous(memory_format=torch.channels_last)
         ab: Tensor = color.denormalise_ab(self._generator(l_norm))
         return ab * self.saturation
 
-    def _halve(self, error: torch.OutOfMemoryError) -> None:
-        if self.batch_size == 1:
+    def within_memory(self, frames: Sequence[Frame], work: Callable[[Sequence[Frame]], Result]) -> list[Result]:
+        """``work`` on ``frames``, ``batch_size`` at a time; halved as often as the device's memory asks for it.
+
+        Raises:
+            DeviceError: the memory does not hold a single frame.
+        """
+        results: list[Result] = []
+        start = 0
+        while start < len(frames):
+            some = frames[start : start + self.batch_size]
+            try:
+                results.append(work(some))
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve(len(some), error)
+            else:
+                start += len(some)
+        return results
+
+    def _halve(self, frames: int, error: Exception) -> None:
+        if frames == 1:
             raise DeviceError(
                 f"{self.device}: not enough memory for a single frame; use --device cpu or a smaller --render-size"
             ) from error
-        self.batch_size //= 2
+        self.batch_size = frames // 2
         self.warnings.append(f"{self.device}: out of memory, went on with batches of {self.batch_size}")
         log.warning("%s", self.warnings[-1])
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether ``error`` is a device's way of saying that its memory is exhausted; only CUDA has a class for it."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in str(error) for words in ("out of memory", "not enough memory", "can't allocate memory")
+    )
 
 
 def resize_area(x: Tensor, height_px: int, width_px: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from archivecolor.colorize.mattes import Rectangle
 from archivecolor.colorize.pipeline import analyse, plan_warnings
 from archivecolor.errors import ArchiveColorError
 from archivecolor.film import FilmInfo, OutputSettings, default_extension, plan_output, probe, read_still
+from archivecolor.film.probe import MATRIX_NAMES, PRIMARIES_NAMES, TRANSFER_NAMES, UNTAGGED
 
 Sections = dict[str, dict[str, Any]]
 
@@ -27,30 +29,32 @@ def inspect_film(film: Path, output: Path | None = None, settings: OutputSetting
     analysis = analyse(info)
     picture = info.picture
     sections: Sections = {
-        "File": {
-            "path": str(film),
-            "container": info.container_name,
-            "size": f"{info.size_bytes / 1e6:.2f} MB",
-        },
+        "File": {"path": str(film), "container": info.container_name, "size_bytes": info.size_bytes},
         "Picture": {
             "codec": info.codec,
-            "size": f"{picture.width_px}x{picture.height_px} px",
-            "picture inside black bars": _describe(analysis.picture, info),
-            "pixel format": f"{picture.pix_fmt}, {picture.bit_depth} bit, {_range(info)}",
-            "matrix": picture.matrix + (" (not tagged)" if picture.tagged_matrix == 2 else ""),
-            "sample aspect ratio": str(picture.sample_aspect_ratio or "not tagged").replace("/", ":"),
-            "rotation": f"{picture.rotation} degrees",
+            "width_px": picture.width_px,
+            "height_px": picture.height_px,
+            "inside_black_bars": _describe(analysis.picture, info),
+            "pixel_format": picture.pix_fmt,
+            "bit_depth": picture.bit_depth,
+            "full_range": picture.full_range,
+            "matrix": picture.matrix,
+            "tagged_matrix": _tag(MATRIX_NAMES, picture.tagged_matrix),
+            "tagged_primaries": _tag(PRIMARIES_NAMES, picture.tagged_primaries),
+            "tagged_transfer": _tag(TRANSFER_NAMES, picture.tagged_transfer),
+            "sample_aspect_ratio": str(picture.sample_aspect_ratio or "not tagged").replace("/", ":"),
+            "rotation_degrees": picture.rotation,
             "interlaced": picture.interlaced,
-            "HDR": info.hdr,
-            "black and white": analysis.is_black_and_white,
+            "hdr": info.hdr,
+            "black_and_white": analysis.is_black_and_white,
         },
         "Time": {
-            "duration": None if info.duration_s is None else f"{info.duration_s:.3f} s",
+            "duration_s": info.duration_s,
             "frames": info.frames_estimate,
-            "frame rate": None if info.average_rate is None else f"{float(info.average_rate):.3f} frames/s",
-            "variable frame rate": info.is_variable_rate,
-            "first frame at": f"{float(info.first_pts_ticks * info.time_base):.3f} s",
-            "time base": f"{info.time_base} s",
+            "rate_fps": None if info.average_rate is None else round(float(info.average_rate), 6),
+            "variable_rate": info.is_variable_rate,
+            "first_frame_s": round(float(info.first_pts_ticks * info.time_base), 6),
+            "time_base": str(info.time_base),
         },
         "Streams": {
             f"{stream.index} {stream.kind}": " ".join(
@@ -75,9 +79,11 @@ def inspect_still(path: Path) -> Sections:
     return {
         "Still": {
             "path": str(path),
-            "size": f"{width}x{height} px",
-            "depth": f"{still.bit_depth} bit",
-            "black and white": still.was_neutral,
+            "width_px": width,
+            "height_px": height,
+            "bit_depth": still.bit_depth,
+            "black_and_white": still.was_neutral,
+            "warn": list(still.warnings),
         }
     }
 
@@ -97,8 +103,8 @@ def _plan(info: FilmInfo, target: Path, settings: OutputSettings | None) -> dict
     }
 
 
-def _range(info: FilmInfo) -> str:
-    return "full range" if info.picture.full_range else "limited range"
+def _tag(names: Mapping[int, str], code: int) -> str:
+    return "not tagged" if code == UNTAGGED else names.get(code, f"code {code}")
 
 
 def _describe(picture: Rectangle, info: FilmInfo) -> str:

@@ -8,9 +8,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from archivecolor import color
 
 SMALLEST_SHARE = 0.3
 """Bars that would leave less of the frame's height or width than this are taken for a dark scene."""
+
+
+BLACK_SHARE = 0.045
+"""Luma up to this share of the way from black to white counts as black."""
+LIT_SHARE = 0.1
+"""A frame with more of its bars lit than this is no frame with bars: a title's full-screen neighbour, a wider reel.
+Subtitles set into a letterbox stay below it."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +51,9 @@ class Rectangle:
 def find_picture(frames: Sequence[npt.NDArray[Any]], *, black: int, white: int) -> Rectangle:
     """The part of the frame that is not black bars in any of the sampled frames.
 
-    A row or column belongs to a bar when in every frame it is nearly black from end to end: its brightest
-    99th percentile and its mean stay near black. One dark scene does not make a bar, since others lighten it; a
-    film that is dark throughout is left whole.
+    A row or column belongs to a bar when in every frame all but its brightest twentieth is nearly black. One dark
+    scene does not make a bar, since others lighten it; a film that is dark throughout is left whole. Bars that are
+    grey rather than black are picture.
 
     Args:
         frames: (H, W) luma code values of frames spread over the film, all of one size.
@@ -56,13 +67,14 @@ def find_picture(frames: Sequence[npt.NDArray[Any]], *, black: int, white: int) 
     whole = Rectangle(0, height, 0, width)
     if height < 16 or width < 16:
         return whole
-    threshold = black + 0.045 * (white - black)
+    threshold = black + BLACK_SHARE * (white - black)
+    step_y, step_x = max(1, height // 400), max(1, width // 400)  # along a row or column a sample of it will do
     lit_rows = np.zeros(height, dtype=bool)
     lit_columns = np.zeros(width, dtype=bool)
     for frame in frames:
         # The 95th percentile lets a scratch, a dust speck or a ringing edge cross a bar without lighting it.
-        lit_rows |= np.percentile(frame, 95, axis=1) > threshold
-        lit_columns |= np.percentile(frame, 95, axis=0) > threshold
+        lit_rows |= np.percentile(frame[:, ::step_x], 95, axis=1) > threshold
+        lit_columns |= np.percentile(frame[::step_y], 95, axis=0) > threshold
     if not lit_rows.any() or not lit_columns.any():
         return whole
     rows, columns = np.flatnonzero(lit_rows), np.flatnonzero(lit_columns)
@@ -77,3 +89,27 @@ def find_picture(frames: Sequence[npt.NDArray[Any]], *, black: int, white: int) 
         found.left if found.left > margin_x else 0,
         found.right if width - found.right > margin_x else width,
     )
+
+
+def lit_outside(L: Tensor, picture: Rectangle) -> Tensor:
+    """Which frames show something where their bars should be.
+
+    Args:
+        L: (N, 1, H, W) lightness, 0..100.
+        picture: the rectangle found for the film.
+
+    Returns:
+        (N,) bool, on the CPU.
+    """
+    strips = [
+        L[:, 0, : picture.top],
+        L[:, 0, picture.bottom :],
+        L[:, 0, picture.top : picture.bottom, : picture.left],
+        L[:, 0, picture.top : picture.bottom, picture.right :],
+    ]
+    threshold = float(color.lightness(color.srgb_to_linear(torch.tensor(BLACK_SHARE))))
+    pixels = sum(strip[0].numel() for strip in strips)
+    if not pixels:
+        return torch.zeros(L.shape[0], dtype=torch.bool)
+    lit = torch.stack([(strip > threshold).flatten(1).sum(1) for strip in strips]).sum(0)
+    return (lit > LIT_SHARE * pixels).cpu()

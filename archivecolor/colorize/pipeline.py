@@ -1,8 +1,8 @@
 """One film from source to output: decode, colour and encode at the same time, in three threads.
 
-    reader thread   FilmReader -> work items (a batch of luma frames, and the packets that came with them)
-    this thread     Engine and Recombiner: luma -> L -> ab -> planes
-    writer thread   planes -> FilmWriter, packets copied
+    reader      FilmReader -> batches of luma frames, and the packets that came with them
+    colourist   Engine and Recombiner: luma -> L -> ab -> planes
+    writer      planes -> FilmWriter, packets copied
 
 The channels between them are bounded, so memory does not grow with the film. An error in any of them breaks the
 others off and is raised here; the output has a temporary name until it is whole.
@@ -10,9 +10,11 @@ others off and is raised here; the output has a temporary name until it is whole
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -25,7 +27,7 @@ from archivecolor import __version__, color
 from archivecolor.colorize.atomic import atomic_output
 from archivecolor.colorize.channel import Channel, ChannelBrokenError
 from archivecolor.colorize.engine import Engine
-from archivecolor.colorize.mattes import Rectangle, find_picture
+from archivecolor.colorize.mattes import Rectangle, find_picture, lit_outside
 from archivecolor.colorize.recombine import PlaneFormat, Recombiner
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import FilmDecodeError, FilmEncodeError
@@ -41,9 +43,10 @@ from archivecolor.film import (
     sample_frames,
 )
 
-Plane = npt.NDArray[Any]
+Planes = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
 Stage = Literal["decoding", "colouring", "encoding"]
 
+MADE_BY = "Colour made by archivecolor"
 _WORK_ITEMS_UNDER_WAY = 2
 _MOST_PACKETS_IN_A_WORK_ITEM = 1000
 _FRAMES_SAMPLED = 12
@@ -115,7 +118,7 @@ class _Batch:
 
     frames: list[LumaFrame] = field(default_factory=list)
     packets: list[SidePacket] = field(default_factory=list)
-    planes: tuple[Plane, Plane, Plane] | None = None
+    planes: list[Planes] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -163,21 +166,14 @@ def colorize_film(
             mode=config.recombine,
             device=engine.device,
         )
-        tags = provenance(info, engine, config)
+        colourist = Colourist(source, engine, recombiner, analysis.picture)
+        tags = provenance(info, engine, config, settings)
         engine.warnings.clear()
         with atomic_output(output) as partial:
             with FilmWriter(
                 partial, info, plan, offset_s=reader.time_offset_s, extra_metadata=tags, shown_as=output
             ) as writer:
-                limiting = _run(
-                    reader,
-                    writer,
-                    engine,
-                    recombiner,
-                    analysis.picture,
-                    progress or NoProgress(),
-                    frames_expected(info, config),
-                )
+                limiting = _run(reader, writer, colourist, progress or NoProgress(), frames_expected(info, config))
             report = ColorizeReport(
                 source=source,
                 output=output,
@@ -190,7 +186,13 @@ def colorize_film(
                 device=str(engine.device),
                 precision=str(engine.dtype).removeprefix("torch."),
                 weights_sha256=engine.weights_sha256,
-                warnings=[*plan_warnings(plan), *reader.report.warnings, *writer.warnings, *engine.warnings],
+                warnings=[
+                    *plan_warnings(plan),
+                    *reader.report.warnings,
+                    *writer.warnings,
+                    *colourist.warnings,
+                    *engine.warnings,
+                ],
             )
             if report.undecodable_packets:
                 report.warnings.append(f"{report.undecodable_packets} packets of the picture could not be decoded")
@@ -219,12 +221,20 @@ def frames_expected(info: FilmInfo, config: ColorizeConfig) -> int | None:
     return max(1, round(info.frames_estimate * (end_s - start_s) / info.duration_s))
 
 
-def provenance(info: FilmInfo, engine: Engine, config: ColorizeConfig) -> dict[str, str]:
+def settings_fingerprint(engine: Engine, config: ColorizeConfig, settings: OutputSettings) -> str:
+    """Eight hexadecimal digits that change with anything that decides what an output looks like."""
+    looks = (engine.weights_sha256, config.render_size_px, config.saturation, config.recombine)
+    cut = (config.start_s, config.end_s)
+    return hashlib.sha256(repr((looks, cut, settings)).encode()).hexdigest()[:8]
+
+
+def provenance(info: FilmInfo, engine: Engine, config: ColorizeConfig, settings: OutputSettings) -> dict[str, str]:
     """Tags that make AI-made colour recognisable as such; a comment that the source has stays in front."""
     own = next((text for key, text in info.metadata.items() if key.lower() == "comment"), "")
     made = (
-        f"Colour made by archivecolor {__version__} (weights {engine.weights_path.stem}, "
-        f"SHA-256 {engine.weights_sha256[:16]}, recombine {config.recombine}); "
+        f"{MADE_BY} {__version__} (weights {engine.weights_path.stem}, "
+        f"SHA-256 {engine.weights_sha256[:16]}, recombine {config.recombine}, "
+        f"settings {settings_fingerprint(engine, config, settings)}); "
         "the lightness is the source's. An access copy, not a replacement of the original."
     )
     return {"comment": f"{own} | {made}" if own else made}
@@ -233,18 +243,19 @@ def provenance(info: FilmInfo, engine: Engine, config: ColorizeConfig) -> dict[s
 def _run(
     reader: FilmReader,
     writer: FilmWriter,
-    engine: Engine,
-    recombiner: Recombiner,
-    picture: Rectangle,
+    colourist: Colourist,
     progress: Progress,
     total: int | None,
 ) -> Stage:
-    """Drive the three threads until the film's end; returns the stage that limited the speed."""
+    """Drive the three threads until the film's end; returns the stage that limited the speed.
+
+    The calling thread only waits, so that an interrupt finds it holding no lock.
+    """
     decoded: Channel[_Batch] = Channel(_WORK_ITEMS_UNDER_WAY)
     coloured: Channel[_Batch] = Channel(_WORK_ITEMS_UNDER_WAY)
     failures: list[BaseException] = []
 
-    def guarded(work: Any) -> None:
+    def guarded(work: Callable[[], None], finished: threading.Event) -> None:
         try:
             work()
         except ChannelBrokenError:
@@ -253,20 +264,14 @@ def _run(
             failures.append(error)
             decoded.abort()
             coloured.abort()
+        finally:
+            finished.set()
 
     def read() -> None:
         frame = reader.info.picture
-        for batch in _batches(reader, engine.batch_for(frame.height_px, frame.width_px)):
+        for batch in _batches(reader, colourist.engine.batch_for(frame.height_px, frame.width_px)):
             decoded.put(batch)
         decoded.close()
-
-    def write() -> None:
-        for batch in coloured:
-            for packet in batch.packets:
-                writer.copy(packet)
-            if batch.planes is not None:
-                for frame, y, cb, cr in zip(batch.frames, *batch.planes, strict=True):
-                    writer.write(y, cb, cr, frame.pts_ticks, frame.time_base, frame.duration_ticks)
 
     def limiting() -> Stage:
         if decoded.waited_to_get_s > coloured.waited_to_put_s:
@@ -274,43 +279,54 @@ def _run(
         return "encoding" if coloured.waited_to_put_s > coloured.waited_to_get_s else "colouring"
 
     def colour() -> None:
-        done = 0
         for batch in decoded:
-            if batch.frames:
-                batch.planes = _colour(batch.frames, engine, recombiner, picture)
+            batch.planes = colourist.planes(batch.frames)
             coloured.put(batch)
-            done += len(batch.frames)
-            progress.update(done, total, limiting())
         coloured.close()
 
-    threads = [
-        threading.Thread(target=guarded, args=(work,), name=name, daemon=True)
-        for name, work in (("reader", read), ("writer", write))
-    ]
+    def write() -> None:
+        for batch in coloured:
+            for packet in batch.packets:
+                writer.copy(packet)
+            frames = iter(batch.frames)
+            for some in batch.planes:
+                for y, cb, cr in zip(*some, strict=True):
+                    frame = next(frames)
+                    writer.write(y, cb, cr, frame.pts_ticks, frame.time_base, frame.duration_ticks)
+            progress.update(writer.frames, total, limiting())
+
+    started: list[tuple[threading.Thread, threading.Event]] = []
     try:
-        for thread in threads:
+        for name, work in (("reader", read), ("colourist", colour), ("writer", write)):
+            finished = threading.Event()
+            thread = threading.Thread(target=guarded, args=(work, finished), name=name, daemon=True)
+            started.append((thread, finished))
             thread.start()
-        guarded(colour)
-        for thread in threads:
-            thread.join()
+        for _, finished in started:
+            finished.wait()
     finally:
         # Reached with a thread at work only by an interrupt; the files that it uses must not be closed under it.
         decoded.abort()
         coloured.abort()
-        _join(threads)
+        _wait_for(started)
     if failures:
         raise failures[0]
     return limiting()
 
 
-def _join(threads: list[threading.Thread]) -> None:
-    """Wait for ``threads`` whatever interrupts come; they end soon once their channels are broken off."""
-    while running := [thread for thread in threads if thread.is_alive()]:
-        try:
-            for thread in running:
-                thread.join()
-        except KeyboardInterrupt:
-            continue
+def _wait_for(started: list[tuple[threading.Thread, threading.Event]]) -> None:
+    """Wait for threads whatever interrupts come; they end soon once their channels are broken off.
+
+    An interrupt may have struck while a thread was being started, when ``is_alive`` is not to be trusted yet; a
+    second later it is.
+    """
+    for thread, finished in started:
+        while True:
+            try:
+                if finished.wait(1) or not thread.is_alive():
+                    break
+            except KeyboardInterrupt:
+                continue
 
 
 def _batches(items: Iterator[LumaFrame | SidePacket] | FilmReader, size: int) -> Iterator[_Batch]:
@@ -328,18 +344,53 @@ def _batches(items: Iterator[LumaFrame | SidePacket] | FilmReader, size: int) ->
         yield batch
 
 
-def _colour(
-    frames: list[LumaFrame], engine: Engine, recombiner: Recombiner, picture: Rectangle
-) -> tuple[Plane, Plane, Plane]:
-    """(N, H, W) Y' and (N, h, w) Cb and Cr code values, in the output's bit depth, of a batch of frames."""
-    stacked = np.stack([frame.luma for frame in frames])
-    if stacked.dtype == np.uint16:
-        stacked = stacked.astype(np.int32)
-    luma = torch.from_numpy(stacked).to(engine.device, non_blocking=True)
-    L = recombiner.lightness(luma)
-    ab = engine.chroma(L, picture)
-    if ab.shape[0] != len(frames) or not bool(torch.isfinite(ab).all()):
-        raise FilmDecodeError("the network returned no usable colour for a frame; try --precision fp32")
-    dtype = np.uint8 if recombiner.out.bit_depth == 8 else np.uint16
-    y, cb, cr = (plane.cpu().numpy().astype(dtype, copy=False) for plane in recombiner(luma, L, ab, picture))
-    return y, cb, cr
+class Colourist:
+    """Luma of a batch of frames to planes for the writer: the work of the middle thread.
+
+    ``warnings`` says, after the film, what was met.
+    """
+
+    def __init__(self, source: Path, engine: Engine, recombiner: Recombiner, picture: Rectangle) -> None:
+        self.source, self.engine, self.recombiner, self.picture = source, engine, recombiner, picture
+        self.frames_without_bars = 0
+
+    @property
+    def warnings(self) -> list[str]:
+        """Whole sentences."""
+        if not self.frames_without_bars:
+            return []
+        return [f"{self.frames_without_bars} frames reach into the film's black bars; they were coloured as a whole"]
+
+    def planes(self, frames: Sequence[LumaFrame]) -> list[Planes]:
+        """Y' (N, H, W) and Cb, Cr (N, h, w) code values in the output's depth, for each part of ``frames``.
+
+        One part, or several where the device's memory does not hold all frames at once.
+        """
+        return self.engine.within_memory(frames, self._some_planes)
+
+    def _some_planes(self, frames: Sequence[LumaFrame]) -> Planes:
+        stacked = np.stack([frame.luma for frame in frames])
+        if stacked.dtype == np.uint16:
+            stacked = stacked.astype(np.int32)
+        luma = torch.from_numpy(stacked).to(self.engine.device, non_blocking=True)
+        L = self.recombiner.lightness(luma)
+
+        reaches_out = lit_outside(L, self.picture).tolist()
+        self.frames_without_bars += sum(reaches_out)
+        parts = []
+        for whole, run in itertools.groupby(range(len(frames)), key=reaches_out.__getitem__):
+            numbers = list(run)
+            some = slice(numbers[0], numbers[-1] + 1)
+            parts.append(self._join(luma[some], L[some], None if whole else self.picture))
+        dtype = np.uint8 if self.recombiner.out.bit_depth == 8 else np.uint16
+        y, cb, cr = (torch.cat(planes).cpu().numpy().astype(dtype, copy=False) for planes in zip(*parts, strict=True))
+        return y, cb, cr
+
+    def _join(self, luma: torch.Tensor, L: torch.Tensor, picture: Rectangle | None) -> tuple[torch.Tensor, ...]:
+        ab = self.engine.chroma(L, picture)
+        if ab.shape[0] != L.shape[0] or not bool(torch.isfinite(ab).all()):
+            raise FilmDecodeError(
+                f"{self.source}: the network returned no usable colour for a frame; try --precision fp32, "
+                f"or other weights than {self.engine.weights_path}"
+            )
+        return self.recombiner(luma, L, ab, picture)

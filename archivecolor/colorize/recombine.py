@@ -12,6 +12,7 @@ from torch import Tensor
 
 from archivecolor import color
 from archivecolor.colorize.mattes import Rectangle
+from archivecolor.matrices import MATRICES
 
 _TILE_PX = 1 << 16
 """Pixels that the CPU converts at a time, so that the dozens of steps of the conversion stay within its cache."""
@@ -55,10 +56,10 @@ class Recombiner:
         self._lightness = color.lightness_table(bit_depth, full_range).to(device)
 
     def lightness(self, luma: Tensor) -> Tensor:
-        """(N, H, W) code values, any integer dtype, to (N, 1, H, W) L* 0..100 float32."""
+        """(N, H, W) code values, any integer dtype, to (N, 1, H, W) L* 0..100 float32; beyond the depth is white."""
         if self.device.type == "cpu":  # numpy looks up several times faster than torch does there
-            return torch.from_numpy(np.take(self._lightness.numpy(), luma.numpy())).unsqueeze(1)
-        return self._lightness[luma.int()].unsqueeze(1)
+            return torch.from_numpy(np.take(self._lightness.numpy(), luma.numpy(), mode="clip")).unsqueeze(1)
+        return self._lightness[luma.int().clamp_(0, self._lightness.numel() - 1)].unsqueeze(1)
 
     @torch.inference_mode()
     def __call__(
@@ -130,7 +131,7 @@ def _ycbcr(L: Tensor, ab: Tensor, matrix: str) -> tuple[Tensor, Tensor, Tensor]:
         linear = xyz[0] * row[0]
         rgb.append(_encode_srgb(linear.add_(xyz[1], alpha=row[1]).add_(xyz[2], alpha=row[2])))
     r, g, b = rgb
-    kr, kb = color.MATRICES[matrix]
+    kr, kb = MATRICES[matrix]
     y = g.mul_(1 - kr - kb).add_(r, alpha=kr).add_(b, alpha=kb)
     return y, b.sub_(y).div_(2 * (1 - kb)), r.sub_(y).div_(2 * (1 - kr))
 

@@ -35,16 +35,21 @@ def colorize_still(source: Path, output: Path, engine: Engine, config: ColorizeC
     if config.recombine == "luma":
         raise ConfigError(f"{source}: an RGB still has no luma plane to keep; leave --recombine at lab")
 
+    if config.start_s is not None or config.end_s is not None:
+        raise ConfigError(f"{source}: a still has no time to cut; leave out --start and --end")
     still = read_still(source)
     height, width = still.luma.shape
     _, white = color.code_range(still.bit_depth, full_range=True)
     picture = find_picture([still.luma], black=0, white=white)
     codes = torch.from_numpy(still.luma.astype(np.int32)).to(engine.device)
     L = color.lightness_table(still.bit_depth, full_range=True).to(engine.device)[codes][None, None]
-    ab = place_chroma(engine.chroma(L, picture), height, width, picture, height, width)
+    [chroma] = engine.within_memory([L], lambda some: engine.chroma(some[0], picture))
+    ab = place_chroma(chroma, height, width, picture, height, width)
     rgb = (color.lab_to_rgb(torch.cat([L, ab], dim=1))[0] * white).round().permute(1, 2, 0).cpu().numpy()
 
-    warnings = [] if still.was_neutral else ["the source is in colour; only its luma was used"]
+    warnings = list(still.warnings)
+    if not still.was_neutral:
+        warnings.append("the source is in colour; only its luma was used")
     if still.bit_depth > 8 and extension in (".jpg", ".jpeg"):
         warnings.append("the source has 16 bits, JPEG 8; .png and .tif keep them")
     with atomic_output(output) as partial:

@@ -1,6 +1,6 @@
 """Films and stills in and out; the only part of archivecolor that uses PyAV."""
 
-from archivecolor.film.pixels import LUMA_WEIGHTS, PixelFormat, pixel_format
+from archivecolor.film.pixels import PixelFormat, pixel_format
 from archivecolor.film.probe import Chapter, FilmInfo, Picture, StreamInfo, probe
 from archivecolor.film.profiles import (
     CONTAINERS,
@@ -10,14 +10,13 @@ from archivecolor.film.profiles import (
     plan_output,
 )
 from archivecolor.film.reader import FilmReader, LumaFrame, ReadReport, SidePacket
-from archivecolor.film.samples import NEUTRAL_CHROMA, FilmSamples, sample_frames
+from archivecolor.film.samples import NEUTRAL_CHROMA, FilmSamples, picture_length_s, sample_frames
 from archivecolor.film.stills import STILL_EXTENSIONS, Still, is_still, read_still, write_still
 from archivecolor.film.streams import LeftOut
 from archivecolor.film.writer import FilmWriter
 
 __all__ = [
     "CONTAINERS",
-    "LUMA_WEIGHTS",
     "NEUTRAL_CHROMA",
     "STILL_EXTENSIONS",
     "Chapter",
@@ -37,6 +36,7 @@ __all__ = [
     "StreamInfo",
     "default_extension",
     "is_still",
+    "picture_length_s",
     "pixel_format",
     "plan_output",
     "probe",

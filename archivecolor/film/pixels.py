@@ -12,19 +12,10 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from archivecolor.matrices import MATRICES
+
 Plane = npt.NDArray[Any]
 Layout = Literal["planar", "high_bits", "packed", "rgb", "bilevel", "convert"]
-
-# Luma weights (Kr, Kb) by FFmpeg's matrix names, ITU-T H.273 table 4; the same as `archivecolor.color.MATRICES`,
-# which cannot be imported here because it needs torch.
-LUMA_WEIGHTS: Final[dict[str, tuple[float, float]]] = {
-    "bt709": (0.2126, 0.0722),
-    "bt470bg": (0.299, 0.114),
-    "smpte170m": (0.299, 0.114),
-    "fcc": (0.30, 0.11),
-    "smpte240m": (0.212, 0.087),
-    "bt2020nc": (0.2627, 0.0593),
-}
 
 # Packed Y'CbCr in which luma is every second sample, by the place of the first one.
 _EVERY_SECOND: Final = {"yuyv422": 0, "yvyu422": 0, "uyvy422": 1, "ya8": 0, "ya16le": 0, "ya16be": 0}
@@ -168,7 +159,7 @@ def luma_plane(frame: av.VideoFrame, matrix: str) -> Plane:
     """Luma of a decoded frame, (H, W) uint8 or uint16 code values of `PixelFormat.bit_depth` bits.
 
     Y'CbCr and gray give the decoder's own plane, not a copy, wherever it is stored plane by plane in the machine's
-    byte order. R'G'B' is weighed with ``matrix`` (a key of `LUMA_WEIGHTS`) so that R' = G' = B' gives that value.
+    byte order. R'G'B' is weighed with ``matrix`` (a key of `MATRICES`) so that R' = G' = B' gives that value.
     """
     known = pixel_format(frame.format.name)
     if known.layout == "planar":
@@ -211,7 +202,7 @@ def _widen(plane: Plane, bits: int) -> Plane:
 
 def rgb_to_luma(r: Plane, g: Plane, b: Plane, matrix: str) -> Plane:
     """Full-range luma of R'G'B' planes in their own dtype; exact for R' = G' = B' (weights sum to 2^16)."""
-    kr, kb = LUMA_WEIGHTS[matrix]
+    kr, kb = MATRICES[matrix]
     weight_r, weight_b = round(kr * 65536), round(kb * 65536)
     weight_g = 65536 - weight_r - weight_b
     total = r.astype(np.uint32) * np.uint32(weight_r)

@@ -25,7 +25,8 @@ from archivecolor.film.opening import (
     open_film,
     readable,
 )
-from archivecolor.film.pixels import LUMA_WEIGHTS, PixelFormat, UnusablePixelFormatError, pixel_format
+from archivecolor.film.pixels import PixelFormat, UnusablePixelFormatError, pixel_format
+from archivecolor.matrices import MATRICES
 
 UNTAGGED: Final = 2
 # ITU-T H.273 codes, by FFmpeg's names.
@@ -40,6 +41,32 @@ MATRIX_NAMES: Final = {
     9: "bt2020nc",
     10: "bt2020c",
     14: "ictcp",
+}
+PRIMARIES_NAMES: Final = {
+    1: "bt709",
+    4: "bt470m",
+    5: "bt470bg",
+    6: "smpte170m",
+    7: "smpte240m",
+    8: "film",
+    9: "bt2020",
+    10: "smpte428",
+    11: "smpte431",
+    12: "smpte432",
+}
+TRANSFER_NAMES: Final = {
+    1: "bt709",
+    4: "gamma22",
+    5: "gamma28",
+    6: "smpte170m",
+    7: "smpte240m",
+    8: "linear",
+    11: "iec61966-2-4",
+    13: "iec61966-2-1",
+    14: "bt2020-10",
+    15: "bt2020-12",
+    16: "smpte2084 (PQ)",
+    18: "arib-std-b67 (HLG)",
 }
 MATRIX_CODES: Final = {name: code for code, name in MATRIX_NAMES.items()}
 _PQ, _HLG = 16, 18
@@ -227,7 +254,7 @@ def _picture(frame: av.VideoFrame, stream: VideoStream, path: Path) -> Picture:
         raise FilmOpenError(f"{path}: {error} cannot be colourised; convert it to 8..16 bit first") from error
     tagged = int(frame.colorspace)
     matrix = MATRIX_NAMES.get(tagged, "")
-    if matrix not in LUMA_WEIGHTS:
+    if matrix not in MATRICES:
         standard = frame.width <= 1024 and frame.height <= 576
         matrix = ("bt470bg" if frame.height == 576 else "smpte170m") if standard else "bt709"
     tagged_range = int(frame.color_range)

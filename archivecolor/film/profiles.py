@@ -160,7 +160,8 @@ def _container(output: Path, settings: OutputSettings) -> tuple[str, str]:
     extension = (settings.container or output.suffix).lower()
     extension = extension if extension.startswith(".") else f".{extension}"
     if extension not in CONTAINERS:
-        raise FilmEncodeError(f"{output}: films are written as {', '.join(CONTAINERS)}; not as {extension!r}")
+        what = f"not as {extension!r}" if len(extension) > 1 else "the name has no extension"
+        raise FilmEncodeError(f"{output}: films are written as {', '.join(CONTAINERS)}; {what}")
     return CONTAINERS[extension]
 
 

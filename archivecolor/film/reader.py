@@ -348,8 +348,10 @@ class FilmReader:
     def _finish(self, was_cut: bool) -> None:
         report, info = self.report, self.info
         if not report.frames:
-            what = "in the cut that was asked for" if self._start_s or self._end_s is not None else "of it"
-            raise FilmDecodeError(f"{info.path}: no frame {what} can be decoded")
+            if self._start_s is not None or self._end_s is not None:
+                length = "" if info.duration_s is None else f"; the film is {info.duration_s:.3f} s long"
+                raise FilmDecodeError(f"{info.path}: no frame lies in the cut that was asked for{length}")
+            raise FilmDecodeError(f"{info.path}: no frame of it can be decoded")
         if was_cut or self._end_s is not None or self._last_end is None or info.duration_s is None:
             return
         end_s = float((self._last_end - self._shift_ticks) * info.time_base)

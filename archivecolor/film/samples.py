@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -68,6 +69,19 @@ def sample_frames(info: FilmInfo, count: int = 8) -> FilmSamples:
         times_s=tuple(pts * info.time_base for pts, _ in ordered),
         chroma_deviation=deviation,
     )
+
+
+def picture_length_s(info: FilmInfo) -> float:
+    """Seconds from the first to the last frame of the picture, by its packets as they can be read; nothing is decoded.
+
+    Unlike the header's duration this tells a file that was cut short from a whole one.
+    """
+    last = info.first_pts_ticks
+    with open_film(info.path) as container, contextlib.suppress(av.error.FFmpegError):  # what can be read ends there
+        for packet in container.demux(container.streams[info.video_index]):
+            if packet.pts is not None and packet.size:
+                last = max(last, packet.pts)
+    return float((last - info.first_pts_ticks) * info.time_base)
 
 
 def _same_size(frame: av.VideoFrame, info: FilmInfo) -> bool:

@@ -24,14 +24,14 @@ class Still:
     """A still's luma, (H, W) uint8 or uint16, full range, the right way up.
 
     ``chroma_deviation`` is half the mean of max - min over R', G', B' in 8-bit code values: near 0 for a
-    black-and-white original.
+    black-and-white original. ``warnings`` says what of the original is left out.
     """
 
     path: Path
     luma: Plane
     bit_depth: int
     chroma_deviation: float
-    had_alpha: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def was_neutral(self) -> bool:
@@ -67,11 +67,24 @@ def read_still(path: Path) -> Still:
         raise FilmOpenError(f"{path}: {image.dtype} samples; convert it to 8 or 16 bit integers first")
     bits = image.dtype.itemsize * 8
     if image.ndim == 2:
-        return Still(path, image, bits, 0.0)
+        return Still(path, image, bits, 0.0, _left_out(path, raw))
     blue, green, red = image[:, :, 0], image[:, :, 1], image[:, :, 2]
     wide = image[:, :, :3].astype(np.int32)
     deviation = float((wide.max(axis=2) - wide.min(axis=2)).mean()) / 2 / (1 << (bits - 8))
-    return Still(path, rgb_to_luma(red, green, blue, "bt470bg"), bits, deviation, image.shape[2] == 4)
+    return Still(path, rgb_to_luma(red, green, blue, "bt470bg"), bits, deviation, _left_out(path, raw))
+
+
+def _left_out(path: Path, raw: npt.NDArray[np.uint8]) -> tuple[str, ...]:
+    """What `read_still` does not read of a file: a PNG's transparency, a TIFF's further pages."""
+    warnings = []
+    png_colour_type = raw[25] if raw[:4].tobytes() == b"\x89PNG" else 0
+    if png_colour_type in (4, 6):
+        warnings.append(f"{path.name}: the picture's transparency is left out")
+    if raw[:2].tobytes() in (b"II", b"MM"):
+        has_second, _ = cv2.imdecodemulti(raw, cv2.IMREAD_REDUCED_GRAYSCALE_8, range=(1, 2))
+        if has_second:
+            warnings.append(f"{path.name}: holds several pages; only the first was taken")
+    return tuple(warnings)
 
 
 def _require_whole(path: Path, raw: npt.NDArray[np.uint8]) -> None:
@@ -84,11 +97,15 @@ def _require_whole(path: Path, raw: npt.NDArray[np.uint8]) -> None:
 
 
 def _decode(path: Path, raw: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[Any]:
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its words would come before our one line
     try:
         image = cv2.imdecode(raw, flags)
     except cv2.error as error:
         reason = "too large to decode" if "CV_IO_MAX_IMAGE" in str(error) else "cannot be decoded"
         raise FilmOpenError(f"{path}: {reason}; is it complete?") from error
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if image is None:
         raise FilmOpenError(f"{path}: not an image that can be read, or cut short; is it complete?")
     return np.asarray(image)

@@ -101,6 +101,7 @@ def test_wrong_usage_is_exit_code_2(tmp_path: Path) -> None:
     assert run(tmp_path / "a.mp4", "-o", "b.mp4", "--start", "abc").exit_code == 2
     assert run(tmp_path / "a.mp4", "-o", "b.mp4", "--render-size", "100").exit_code == 2
     assert run(tmp_path / "a.mp4", "-o", "b.mp4", "--saturation", "9").exit_code == 2
+    assert run(tmp_path / "a.mp4", "-o", "b.mp4", "--start", "nan").exit_code == 2
 
 
 def test_the_source_is_never_replaced(tmp_path: Path) -> None:
@@ -154,10 +155,96 @@ def test_a_folder_mirrors_its_tree_and_goes_on_past_a_bad_file(tmp_path: Path) -
     result = run(reels, "-o", out)
     assert "0 coloured, 4 skipped, 1 failed" in result.stderr
 
-    (out / "one.mp4").write_bytes((out / "one.mp4").read_bytes()[:500])  # no longer whole
-    result = run(reels, "-o", out)
-    assert "1 coloured, 3 skipped, 1 failed" in result.stderr
-    assert len(read_back(out / "one.mp4").times_s) == 4
+
+@pytest.mark.parametrize("name", ["reel.mp4", "reel.mkv"])
+def test_an_output_that_was_cut_short_is_made_again(tmp_path: Path, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    make_clip(tmp_path / "in" / name, frames=60, size=(160, 120), options={"preset": "ultrafast", "crf": "5"})
+    assert run(tmp_path / "in", "-o", tmp_path / "out").exit_code == 0
+    target = tmp_path / "out" / name
+    target.write_bytes(target.read_bytes()[: target.stat().st_size * 6 // 10])
+    result = run(tmp_path / "in", "-o", tmp_path / "out")
+    assert "1 coloured, 0 skipped, 0 failed" in result.stderr
+    assert len(read_back(target).times_s) == 60
+
+
+def test_a_folder_job_never_replaces_a_file_that_is_not_its_own(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", frames=5).path
+    (tmp_path / "in").mkdir()
+    source.rename(tmp_path / "in" / "x.mp4")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x.mp4").write_text("precious")
+    result = run(tmp_path / "in", "-o", tmp_path / "out")
+    assert result.exit_code == 1 and "--overwrite" in result.stderr
+    assert (tmp_path / "out" / "x.mp4").read_text() == "precious"
+
+
+def test_outputs_made_with_other_settings_are_not_taken_for_done(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    make_clip(tmp_path / "in" / "a.mp4", frames=30)
+    out = tmp_path / "out"
+    assert run(tmp_path / "in", "-o", out).exit_code == 0
+    before = (out / "a.mp4").read_bytes()
+    for other in (["--saturation", "2"], ["--start", "0.4"], ["--crf", "30"]):
+        result = run(tmp_path / "in", "-o", out, *other)
+        assert result.exit_code == 1 and "other settings" in result.stderr and "--overwrite" in result.stderr
+        assert (out / "a.mp4").read_bytes() == before
+    assert "1 skipped" in run(tmp_path / "in", "-o", out).stderr
+    assert run(tmp_path / "in", "-o", out, "--saturation", "2", "--overwrite").exit_code == 0
+    assert (out / "a.mp4").read_bytes() != before
+
+
+def test_a_cut_behind_the_end_says_how_long_the_film_is(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "a.mp4", frames=50)
+    result = run(source.path, "-o", tmp_path / "b.mp4", "--start", "5")
+    assert result.exit_code == 1 and "2.000 s long" in result.stderr
+    assert files_in(tmp_path) == ["a.mp4"]
+
+
+def test_inputs_that_would_become_one_output_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        make_clip(tmp_path / folder / "x.mp4", frames=3)
+    result = run(tmp_path / "a" / "x.mp4", tmp_path / "b" / "x.mp4", "-o", tmp_path / "out")
+    assert result.exit_code == 1 and "would both become" in result.stderr
+    assert not (tmp_path / "out").exists()
+    result = run(tmp_path / "a", tmp_path / "a" / "x.mp4", "-o", tmp_path / "out")  # one film, named twice
+    assert "1 coloured" in result.stderr and result.exit_code == 0
+
+
+def test_an_output_is_never_another_source(tmp_path: Path) -> None:
+    make_clip(tmp_path / "a.mp4", frames=3)
+    (tmp_path / "sub").mkdir()
+    make_clip(tmp_path / "sub" / "a.mp4", frames=4)
+    result = run(tmp_path / "a.mp4", tmp_path / "sub" / "a.mp4", "-o", tmp_path / "sub", "--overwrite")
+    assert (result.exit_code == 1 and "is the source itself" in result.stderr) or "another source" in result.stderr
+    assert len(read_back(tmp_path / "sub" / "a.mp4").times_s) == 4
+
+
+def test_a_folder_job_needs_a_folder_as_output(tmp_path: Path) -> None:
+    make_clip(tmp_path / "a.mp4", frames=3)
+    result = run(tmp_path, "-o", tmp_path / "all.mp4")
+    assert result.exit_code == 1 and "need a folder" in result.stderr
+
+
+def test_an_unexpected_error_is_one_line_and_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from archivecolor.colorize import batch
+
+    (tmp_path / "in").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        make_clip(tmp_path / "in" / name, frames=3)
+    colour = batch.colorize_film
+
+    def buggy(source: Path, *args: object, **kwargs: object) -> object:
+        if source.name == "a.mp4":
+            raise IndexError("index 5 is out\nof bounds")
+        return colour(source, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(batch, "colorize_film", buggy)
+    result = run(tmp_path / "in", "-o", tmp_path / "out")
+    assert result.exit_code == 1 and "1 coloured, 0 skipped, 1 failed" in result.stderr
+    assert "unexpected IndexError (index 5 is out of bounds)" in result.stderr
+    assert files_in(tmp_path / "out") == ["b.mp4"]
 
 
 def test_an_output_folder_inside_the_input_is_not_coloured_again(tmp_path: Path) -> None:
@@ -223,7 +310,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, number: signal.Signa
     command = [sys.executable, "-m", "archivecolor", "colorize", str(source.path), "-o", str(tmp_path / "out.mp4")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
     deadline = time.monotonic() + 60
-    while not (tmp_path / ".out.mp4.partial").exists() and process.poll() is None and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".*.partial")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)

@@ -24,7 +24,7 @@ def test_a_film_and_the_plan_for_it(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "film.mp4", frames=10, sound="aac", metadata={"title": "Früh"})
     sections = inspect(clip.path)
     assert sections["Time"]["frames"] == 10
-    assert sections["Picture"]["black and white"] is True
+    assert sections["Picture"]["black_and_white"] is True
     assert "aac" in str(sections["Streams"]["1 audio"])
     assert sections["Tags"]["title"] == "Früh"
     assert "libx264" in str(sections["Colorize would"]["encode"])
@@ -33,7 +33,7 @@ def test_a_film_and_the_plan_for_it(tmp_path: Path) -> None:
 
 def test_colour_is_noticed(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "film.mp4", frames=5, neutral=False)
-    assert inspect(clip.path)["Picture"]["black and white"] is False
+    assert inspect(clip.path)["Picture"]["black_and_white"] is False
 
 
 def test_a_plan_that_cannot_work_is_told(tmp_path: Path) -> None:
@@ -44,13 +44,13 @@ def test_a_plan_that_cannot_work_is_told(tmp_path: Path) -> None:
 
 def test_a_still(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.tif"), np.zeros((30, 40), np.uint16))
-    assert inspect(tmp_path / "a.tif")["Still"]["depth"] == "16 bit"
+    assert inspect(tmp_path / "a.tif")["Still"]["bit_depth"] == 16
 
 
 def test_a_readable_table(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "film.mp4", frames=5)
     result = CliRunner().invoke(main, ["inspect", str(clip.path)])
-    assert "64x48 px" in result.stdout and "Colorize would" in result.stdout
+    assert "width px" in result.stdout and "Colorize would" in result.stdout
 
 
 def test_a_missing_film(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from archivecolor import color
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.pipeline import colorize_film
+from archivecolor.colorize.recombine import Recombiner
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import DeviceError, FilmDecodeError, FilmEncodeError
 from archivecolor.film import FilmWriter, OutputSettings
@@ -156,7 +157,7 @@ def test_nothing_is_left_behind_when_the_writer_fails(
     with pytest.raises(FilmEncodeError, match="No space"):
         colorize_film(source.path, tmp_path / "b.mp4", engine, CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
-    assert not [t for t in threading.enumerate() if t.name in ("reader", "writer")]
+    assert not [t for t in threading.enumerate() if t.name in ("reader", "colourist", "writer")]
 
 
 def test_a_missing_frame_is_an_error_not_a_shorter_film(
@@ -179,28 +180,65 @@ def test_a_frame_without_colour_is_an_error(tmp_path: Path, engine: Engine, monk
     assert not (tmp_path / "b.mp4").exists()
 
 
-def test_out_of_memory_halves_the_batch(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["network", "recombination"])
+def test_out_of_memory_halves_the_batch(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     engine = Engine(ColorizeConfig(weights=str(tiny_weights), device="cpu", precision="fp32", batch_size=8))
-    L = torch.rand(8, 1, 32, 32) * 100
-    whole = engine.chroma(L)
-    run = engine._run
+    source = make_clip(tmp_path / "a.mp4", frames=21)
+    most = 2
 
-    def small_memory(chunk: torch.Tensor) -> torch.Tensor:
-        if chunk.shape[0] > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return run(chunk)
+    def small_memory(work: Any) -> Any:
+        def limited(*args: Any) -> Any:
+            frames = next(a.shape[0] for a in args if isinstance(a, torch.Tensor))
+            if frames > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return work(*args)
 
-    monkeypatch.setattr(engine, "_run", small_memory)
-    assert torch.allclose(engine.chroma(L), whole, atol=1e-4)
+        return limited
+
+    if where == "network":
+        monkeypatch.setattr(engine, "chroma", small_memory(engine.chroma))
+    else:
+        monkeypatch.setattr(Recombiner, "__call__", small_memory(Recombiner.__call__))
+    report = colorize_film(source.path, tmp_path / "b.mp4", engine, CONFIG)
+    assert report.frames_written == 21
+    assert read_back(tmp_path / "b.mp4").times_s == source.times_s
+    assert (chroma_of(tmp_path / "b.mp4") > 3).all()
     assert engine.batch_size == 2
-    assert len(engine.warnings) == 2
+    assert sum("out of memory" in warning for warning in report.warnings) == 2
 
-    def no_memory(chunk: torch.Tensor) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(engine, "_run", no_memory)
+    most = 0
     with pytest.raises(DeviceError, match="single frame"):
-        engine.chroma(L)
+        colorize_film(source.path, tmp_path / "c.mp4", engine, CONFIG)
+    assert not (tmp_path / "c.mp4").exists()
+
+
+def test_a_scene_that_reaches_into_the_bars_is_coloured_whole(tmp_path: Path, engine: Engine) -> None:
+    """A title on black that every sample sees, and full frames that none of them sees."""
+    path = tmp_path / "title.mkv"
+    random = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(
+            "libx264", rate=25, options={"qp": "0", "preset": "ultrafast", "g": "1000", "sc_threshold": "0"}
+        )
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(60):
+            planes = np.full((96, 96), 128, np.uint8)
+            planes[:64] = 16
+            full = 41 <= number < 45
+            planes[(slice(0, 64) if full else slice(16, 48)), (slice(0, 96) if full else slice(16, 80))] = (
+                random.integers(80, 180)
+            )
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
+        container.mux(stream.encode(None))
+    report = colorize_film(path, tmp_path / "b.mkv", engine, CONFIG, OutputSettings("ffv1"))
+    assert report.picture is not None and report.picture.width_px == 64
+    with av.open(str(tmp_path / "b.mkv")) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            corner = frame.to_ndarray(format="yuv444p")[1:, :8, :8].astype(int)
+            assert (np.abs(corner - 128).max() > 3) == (41 <= number < 45), number
+    assert any("4 frames reach into" in warning for warning in report.warnings)
 
 
 def test_batching_changes_nothing(tiny_weights: Path) -> None:

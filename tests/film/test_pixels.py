@@ -6,15 +6,14 @@ import av
 import numpy as np
 import pytest
 
-from archivecolor.color import MATRICES
 from archivecolor.film.pixels import (
-    LUMA_WEIGHTS,
     UnusablePixelFormatError,
     chroma_deviation,
     luma_plane,
     pixel_format,
     rgb_to_luma,
 )
+from archivecolor.matrices import MATRICES
 from tests.clips import luma_frame, picture
 
 PLANAR = [
@@ -22,10 +21,6 @@ PLANAR = [
     "yuv422p", "yuv444p", "yuv440p", "yuv411p", "yuv410p", "yuv420p9le", "yuv420p10le", "yuv422p10be", "yuv420p12le",
     "yuv422p14le", "yuv444p16le", "yuva420p", "yuva444p10le",
 ]  # fmt: skip
-
-
-def test_luma_weights_are_those_of_the_colour_module():
-    assert LUMA_WEIGHTS == MATRICES
 
 
 @pytest.mark.parametrize("name", PLANAR)
@@ -73,9 +68,9 @@ def test_grey_rgb_gives_exactly_its_own_value(name):
     assert chroma_deviation(frame) == 0
 
 
-@pytest.mark.parametrize("matrix", sorted(LUMA_WEIGHTS))
+@pytest.mark.parametrize("matrix", sorted(MATRICES))
 def test_rgb_luma_weights(matrix):
-    kr, kb = LUMA_WEIGHTS[matrix]
+    kr, kb = MATRICES[matrix]
     rng = np.random.default_rng(1)
     for dtype, top in ((np.uint8, 255), (np.uint16, 65535)):
         r, g, b = rng.integers(0, top + 1, (3, 20, 20)).astype(dtype)
