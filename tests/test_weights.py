@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import archivecolor.weights as weights
-from archivecolor.config import GeneratorConfig
+from archivecolor.config import PRESETS, GeneratorConfig
 from archivecolor.errors import WeightsError
 from archivecolor.networks import Generator
 
@@ -170,3 +170,10 @@ def test_not_found_names_every_place(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "--weights" in str(raised.value) and "$ARCHIVECOLOR_WEIGHTS" in str(raised.value)
     with pytest.raises(WeightsError, match=r"gone\.safetensors"):
         weights.find_weights(tmp_path / "gone.safetensors")
+
+
+def test_the_weights_that_ship_are_the_manifests_and_the_papers_network() -> None:
+    path = weights.find_weights("ibn-sn-md")
+    weights.verify(path)
+    assert weights.load_generator(path).config == PRESETS["ibn-sn-md"].generator
+    assert path.stat().st_size < 45_000_000
