@@ -44,9 +44,7 @@ class LumaFrame:
     pts_ticks: int
     time_base: Fraction
     duration_ticks: int | None
-    is_key: bool
     is_corrupt: bool
-    is_interlaced: bool
 
     @property
     def time_s(self) -> Fraction:
@@ -297,9 +295,7 @@ class FilmReader:
             pts_ticks=pts,
             time_base=self.info.time_base,
             duration_ticks=duration,
-            is_key=frame.key_frame,
             is_corrupt=frame.is_corrupt,
-            is_interlaced=frame.interlaced_frame,
         )
 
     def _count_undecodable_beginning(self, first_pts: int) -> None:
