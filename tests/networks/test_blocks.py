@@ -1,4 +1,4 @@
-"""The composed up-convolution, spectral norm and instance norm against their plain definitions."""
+"""The up-convolution, spectral norm and instance norm against their plain definitions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from archivecolor.config import PRESETS, GeneratorConfig
 from archivecolor.networks import Generator, fold_generator
-from archivecolor.networks.blocks import InstanceNorm2d, SpectralConv2d, UpConv2d, compose_upsampling_kernel, make_norm
+from archivecolor.networks.blocks import InstanceNorm2d, SpectralConv2d, UpConv2d, make_norm
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
@@ -20,18 +20,19 @@ def _plain_up(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 5)])
-def test_composed_kernel_equals_upsampling_then_convolving(size: tuple[int, int], layout: torch.memory_format) -> None:
+def test_up_convolution_equals_upsampling_then_convolving(size: tuple[int, int], layout: torch.memory_format) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 5, *size, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(7, 5, 4, 4, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_(True)
-    composed = F.conv_transpose2d(x, compose_upsampling_kernel(weight), stride=2, padding=2, output_padding=1)
-    plain = _plain_up(x, weight)
-    assert composed.shape == (2, 7, 2 * size[0], 2 * size[1])
-    torch.testing.assert_close(composed, plain)
+    bias = torch.randn(7, dtype=torch.float64)
+    up = UpConv2d(5, 7, bias=False, spectral_norm=False)
+    mine = up.convolve(x, up.kernel(weight), bias)
+    plain = _plain_up(x, weight) + bias.view(1, -1, 1, 1)
+    assert mine.shape == (2, 7, 2 * size[0], 2 * size[1])
+    torch.testing.assert_close(mine, plain)
     seed = torch.randn_like(plain)
-    mine = torch.autograd.grad(composed, (x, weight), seed)
-    theirs = torch.autograd.grad(plain, (x, weight), seed)
-    for a, b in zip(mine, theirs, strict=True):
+    gradients = torch.autograd.grad(mine, (x, weight), seed)
+    for a, b in zip(gradients, torch.autograd.grad(plain, (x, weight), seed), strict=True):
         torch.testing.assert_close(a, b)
 
 
