@@ -220,7 +220,7 @@ class ColorizeConfig:
 
     weights: str | None = None
     device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     batch_size: int | None = None
     render_size_px: int = 256
     saturation: float = 1.0

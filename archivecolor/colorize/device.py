@@ -29,7 +29,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """``fp32`` or ``bf16`` as a dtype; ``auto`` is bf16 where the device computes in it and fp32 elsewhere."""
+    """``fp32`` or ``bf16`` as a dtype; ``auto`` and ``int8``: bf16 where the device computes in it, fp32 elsewhere."""
     if precision == "fp32":
         return torch.float32
     if precision == "bf16" or has_fast_bf16(device):

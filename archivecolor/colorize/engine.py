@@ -15,7 +15,7 @@ from archivecolor.colorize.device import choose_device, choose_dtype
 from archivecolor.colorize.mattes import Rectangle
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import ConfigError, DeviceError
-from archivecolor.networks import fold_generator
+from archivecolor.networks import QuantizedGenerator, fold_generator, supports_int8
 from archivecolor.weights import find_weights, load_generator, verify
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,8 @@ Result = TypeVar("Result")
 
 _DEFAULT_BATCH = {"cpu": 8}
 _DEFAULT_BATCH_PIXELS = {"cpu": 6_000_000}
+_MOST_DEVIATION = 1.0
+"""Mean |d a| and |d b| up to which 8-bit arithmetic is taken for the same colours."""
 _GPU_BATCH, _GPU_BATCH_PIXELS = 32, 64_000_000
 
 
@@ -33,7 +35,7 @@ class Engine:
 
     Attributes:
         device: where it runs.
-        dtype: the precision that the convolutions run in.
+        dtype: the precision that the convolutions run in, unless `fit` chose int8.
         batch_size: frames at a time; halved, with a warning, whenever the device's memory does not hold as many.
         weights_path, weights_sha256: what it runs.
         warnings: what the user should know of how it went.
@@ -42,6 +44,8 @@ class Engine:
     def __init__(self, config: ColorizeConfig) -> None:
         self.device = choose_device(config.device)
         self.dtype = choose_dtype(config.precision, self.device)
+        if config.precision == "int8" and not supports_int8(self.device):
+            raise DeviceError(f"{self.device}: has no fast 8-bit arithmetic for the network; use --precision auto")
         self.batch_size = config.batch_size or _DEFAULT_BATCH.get(self.device.type, _GPU_BATCH)
         self._batch_is_given = config.batch_size is not None
         self.render_size_px = config.render_size_px
@@ -54,6 +58,30 @@ class Engine:
         if self.render_size_px % multiple:
             raise ConfigError(f"these weights take render sizes in multiples of {multiple} px")
         self._generator = generator.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._int8: QuantizedGenerator | None = None
+        self._may_use_int8 = config.precision in ("auto", "int8") and supports_int8(self.device)
+
+    @property
+    def precision(self) -> str:
+        """What the convolutions run in: ``fp32``, ``bf16`` or ``int8``."""
+        return "int8" if self._int8 else {torch.float32: "fp32", torch.bfloat16: "bf16"}[self.dtype]
+
+    @torch.inference_mode()
+    def fit(self, frames: Sequence[Tensor], picture: Rectangle | None = None) -> None:
+        """Go over to 8-bit arithmetic for a film, where the CPU is fast in it and the film's colours stay the same.
+
+        Args:
+            frames: a few of the film's, each (1, 1, H, W) CIE lightness as `chroma` takes it.
+            picture: as in `chroma`.
+        """
+        self._int8 = None
+        if not self._may_use_int8 or not frames:
+            return
+        quantized = QuantizedGenerator(self._generator, torch.cat([self._network_input(L, picture) for L in frames]))
+        deviation = quantized.deviation * color.AB_SCALE
+        if deviation <= _MOST_DEVIATION:
+            self._int8 = quantized
+        log.info("int8 moves a and b by %.2f on average: %s", deviation, "used" if self._int8 else "not used")
 
     def batch_for(self, height_px: int, width_px: int) -> int:
         """Frames of this size to hold at a time: ``batch_size``, or fewer of large ones unless a number was given."""
@@ -73,12 +101,16 @@ class Engine:
         Returns:
             (N, 2, render_size_px, render_size_px) a and b, float32, of ``picture`` stretched to the square.
         """
+        generator = self._int8 or self._generator
+        ab: Tensor = color.denormalise_ab(generator(self._network_input(L, picture)))
+        return ab * self.saturation
+
+    def _network_input(self, L: Tensor, picture: Rectangle | None) -> Tensor:
+        """``l_norm`` (N, 1, render_size_px, render_size_px) of ``picture``."""
         if picture is not None:
             L = L[..., picture.top : picture.bottom, picture.left : picture.right]
         small = resize_area(L, self.render_size_px, self.render_size_px)
-        l_norm = color.normalise_l(small).to(self.dtype).contiguous(memory_format=torch.channels_last)
-        ab: Tensor = color.denormalise_ab(self._generator(l_norm))
-        return ab * self.saturation
+        return color.normalise_l(small).to(self.dtype).contiguous(memory_format=torch.channels_last)
 
     def within_memory(self, frames: Sequence[Frame], work: Callable[[Sequence[Frame]], Result]) -> list[Result]:
         """``work`` on ``frames``, ``batch_size`` at a time; halved as often as the device's memory asks for it.

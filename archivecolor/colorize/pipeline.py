@@ -123,17 +123,21 @@ class _Batch:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a look at frames spread over the film says before any work: where its picture is, and whether it is grey."""
+    """What a look at frames spread over the film says before any work: where its picture is, and whether it is grey.
+
+    ``luma`` are those frames, as the reader gives them.
+    """
 
     picture: Rectangle
     is_black_and_white: bool
+    luma: tuple[npt.NDArray[Any], ...]
 
 
 def analyse(info: FilmInfo) -> Analysis:
     """Look at a dozen frames spread over the film; raises `FilmOpenError` or `FilmDecodeError` if there are none."""
     sample = sample_frames(info, _FRAMES_SAMPLED)
     black, white = color.code_range(info.picture.bit_depth, info.picture.full_range)
-    return Analysis(find_picture(sample.luma, black=black, white=white), sample.is_black_and_white)
+    return Analysis(find_picture(sample.luma, black=black, white=white), sample.is_black_and_white, sample.luma)
 
 
 def colorize_film(
@@ -167,6 +171,7 @@ def colorize_film(
             device=engine.device,
         )
         colourist = Colourist(source, engine, recombiner, analysis.picture)
+        colourist.fit(analysis.luma)
         tags = provenance(info, engine, config, settings)
         engine.warnings.clear()
         with atomic_output(output) as partial:
@@ -184,7 +189,7 @@ def colorize_film(
                 picture=analysis.picture,
                 limiting=limiting,
                 device=str(engine.device),
-                precision=str(engine.dtype).removeprefix("torch."),
+                precision=engine.precision,
                 weights_sha256=engine.weights_sha256,
                 warnings=[
                     *plan_warnings(plan),
@@ -361,6 +366,10 @@ class Colourist:
             return []
         return [f"{self.frames_without_bars} frames reach into the film's black bars; they were coloured as a whole"]
 
+    def fit(self, luma: Sequence[npt.NDArray[Any]]) -> None:
+        """Let the engine choose its arithmetic by a few of the film's frames."""
+        self.engine.fit([self.recombiner.lightness(self._upload(plane[None])) for plane in luma], self.picture)
+
     def planes(self, frames: Sequence[LumaFrame]) -> list[Planes]:
         """Y' (N, H, W) and Cb, Cr (N, h, w) code values in the output's depth, for each part of ``frames``.
 
@@ -369,10 +378,7 @@ class Colourist:
         return self.engine.within_memory(frames, self._some_planes)
 
     def _some_planes(self, frames: Sequence[LumaFrame]) -> Planes:
-        stacked = np.stack([frame.luma for frame in frames])
-        if stacked.dtype == np.uint16:
-            stacked = stacked.astype(np.int32)
-        luma = torch.from_numpy(stacked).to(self.engine.device, non_blocking=True)
+        luma = self._upload(np.stack([frame.luma for frame in frames]))
         L = self.recombiner.lightness(luma)
 
         reaches_out = lit_outside(L, self.picture).tolist()
@@ -385,6 +391,12 @@ class Colourist:
         dtype = np.uint8 if self.recombiner.out.bit_depth == 8 else np.uint16
         y, cb, cr = (torch.cat(planes).cpu().numpy().astype(dtype, copy=False) for planes in zip(*parts, strict=True))
         return y, cb, cr
+
+    def _upload(self, luma: npt.NDArray[Any]) -> torch.Tensor:
+        """Code values (N, H, W) on the device, in a dtype that torch can compute in."""
+        if luma.dtype == np.uint16:
+            luma = luma.astype(np.int32)
+        return torch.from_numpy(luma).to(self.engine.device, non_blocking=True)
 
     def _join(self, luma: torch.Tensor, L: torch.Tensor, picture: Rectangle | None) -> tuple[torch.Tensor, ...]:
         ab = self.engine.chroma(L, picture)

@@ -43,6 +43,7 @@ def colorize_still(source: Path, output: Path, engine: Engine, config: ColorizeC
     picture = find_picture([still.luma], black=0, white=white)
     codes = torch.from_numpy(still.luma.astype(np.int32)).to(engine.device)
     L = color.lightness_table(still.bit_depth, full_range=True).to(engine.device)[codes][None, None]
+    engine.fit([])  # steps fitted to an earlier film would not suit it
     [chroma] = engine.within_memory([L], lambda some: engine.chroma(some[0], picture))
     ab = place_chroma(chroma, height, width, picture, height, width)
     rgb = (color.lab_to_rgb(torch.cat([L, ab], dim=1))[0] * white).round().permute(1, 2, 0).cpu().numpy()
@@ -62,7 +63,7 @@ def colorize_still(source: Path, output: Path, engine: Engine, config: ColorizeC
         picture=picture,
         seconds=time.perf_counter() - started,
         device=str(engine.device),
-        precision=str(engine.dtype).removeprefix("torch."),
+        precision=engine.precision,
         weights_sha256=engine.weights_sha256,
         warnings=warnings,
     )

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archivecolor.config import GeneratorConfig
-from archivecolor.networks.blocks import InstanceNorm2d, SpectralConv2d
+from archivecolor.networks.blocks import InstanceNorm2d, SpectralConv2d, UpConv2d
 from archivecolor.networks.generator import LEAK, DownBlock, Generator, UpBlock
 
 
@@ -30,12 +30,31 @@ class FoldedConv2d(nn.Module):
         self.register_buffer("bias", bias)
         self.kernel: Tensor
         self.bias: Tensor
+        self.is_up = isinstance(conv, UpConv2d)
         self.convolve = conv.convolve
         self.norm = copy.deepcopy(norm) if isinstance(norm, InstanceNorm2d) else nn.Identity()
 
+    def plain_kernel(self) -> Tensor:
+        """(out, in, 4, 4), whatever form ``kernel`` has."""
+        return self.kernel.transpose(0, 1).flip(2, 3) if self.is_up else self.kernel
+
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.norm(self.convolve(x, self.kernel, self.bias))
+        y: Tensor = self.convolve(x, self.kernel, self.bias)
+        if isinstance(self.norm, InstanceNorm2d):
+            y = instance_norm(y, self.norm.weight, self.norm.bias, self.norm.eps)
         return y
+
+
+def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """`InstanceNorm2d` without its float32 copy of ``x``, which on a CPU costs as much as a convolution.
+
+    Columns are averaged in the dtype of ``x`` (accumulated in float32), the means of columns in float32.
+    """
+    mean = x.mean(dim=2).float().mean(dim=2)
+    var = (x * x).mean(dim=2).float().mean(dim=2) - mean * mean
+    scale = weight.float() * torch.rsqrt(var.clamp_min_(0) + eps)
+    shift = bias.float() - mean * scale
+    return torch.addcmul(shift.to(x.dtype)[..., None, None], x, scale.to(x.dtype)[..., None, None])
 
 
 def _fold(block: nn.Module) -> FoldedConv2d:
@@ -59,14 +78,23 @@ class FoldedGenerator(nn.Module):
         self.output = FoldedConv2d(generator.output, nn.Identity())
 
     def forward(self, l_norm: Tensor) -> Tensor:
-        features = []
+        return self.finish(*self.activations(l_norm))
+
+    def activations(self, l_norm: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The outputs of the encoder's and of the decoder's blocks, outermost encoder block first."""
+        downs, ups = [], []
         x = l_norm
         for down in self.encoder:
             x = F.leaky_relu(down(x), LEAK, inplace=True)
-            features.append(x)
-        for up, skip in zip(self.decoder, features[-2::-1], strict=True):
-            x = torch.cat([F.relu(up(x), inplace=True), skip], dim=1)
-        return torch.tanh(self.output(x).float())
+            downs.append(x)
+        for up, skip in zip(self.decoder, downs[-2::-1], strict=True):
+            ups.append(F.relu(up(x), inplace=True))
+            x = torch.cat([ups[-1], skip], dim=1)
+        return downs, ups
+
+    def finish(self, downs: list[Tensor], ups: list[Tensor]) -> Tensor:
+        """``ab_norm`` from what `activations` returned."""
+        return torch.tanh(self.output(torch.cat([ups[-1], downs[0]], dim=1)).float())
 
 
 @torch.no_grad()

@@ -1,0 +1,64 @@
+"""The engine's choice of arithmetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from archivecolor.colorize.engine import Engine
+from archivecolor.config import ColorizeConfig, GeneratorConfig
+from archivecolor.errors import DeviceError
+from archivecolor.networks import Generator, supports_int8
+from archivecolor.weights import save_generator
+
+has_int8 = supports_int8(torch.device("cpu"))
+needs_int8 = pytest.mark.skipif(not has_int8, reason="a CPU without 8-bit dot products")
+
+
+def _engine(weights: Path, precision: str = "auto") -> Engine:
+    return Engine(ColorizeConfig(weights=str(weights), device="cpu", precision=precision, render_size_px=64))
+
+
+def _frames(count: int = 6) -> list[torch.Tensor]:
+    torch.manual_seed(2)
+    return [torch.rand(1, 1, 48, 80) * 100 for _ in range(count)]
+
+
+@needs_int8
+def test_a_film_goes_through_int8_when_its_colours_stay(tiny_weights: Path) -> None:
+    engine = _engine(tiny_weights)
+    frames = _frames()
+    expected = engine.chroma(frames[0])
+    assert engine.precision != "int8"
+    engine.fit(frames)
+    assert engine.precision == "int8"
+    moved = (engine.chroma(frames[0]) - expected).abs().mean()
+    assert 0 < moved < 1.0
+    engine.fit([])
+    assert torch.equal(engine.chroma(frames[0]), expected)
+
+
+@needs_int8
+def test_int8_is_not_used_when_it_would_change_the_colours(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    generator = Generator(GeneratorConfig(widths=(8, 12, 16), spectral_norm=False))
+    with torch.no_grad():
+        generator.output.weight.mul_(400)  # saturates at the slightest change of its input
+    save_generator(generator, tmp_path / "wild.safetensors")
+    engine = _engine(tmp_path / "wild.safetensors")
+    engine.fit(_frames())
+    assert engine.precision != "int8"
+
+
+def test_fp32_stays_fp32(tiny_weights: Path) -> None:
+    engine = _engine(tiny_weights, "fp32")
+    engine.fit(_frames())
+    assert engine.precision == "fp32"
+
+
+def test_int8_where_there_is_none_is_an_error(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archivecolor.colorize.engine.supports_int8", lambda device: False)
+    with pytest.raises(DeviceError, match="--precision auto"):
+        _engine(tiny_weights, "int8")
