@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from archivecolor import __version__
+from archivecolor.cli.bench import bench
 from archivecolor.cli.colorize import colorize
 from archivecolor.cli.evaluate import evaluate
 from archivecolor.cli.export import export
@@ -18,5 +19,5 @@ def main() -> None:
     """Colourise black-and-white archive film: every frame kept, at its own time, with its own lightness."""
 
 
-for command in (colorize, inspect, train, export, evaluate):
+for command in (colorize, inspect, bench, train, export, evaluate):
     main.add_command(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -52,6 +53,21 @@ class MultipleOf(click.ParamType):  # type: ignore[type-arg]
         if number <= 0 or number % self.step:
             self.fail(f"{number} is not a multiple of {self.step}", param, ctx)
         return number
+
+
+class FrameSize(click.ParamType):  # type: ignore[type-arg]
+    """WIDTHxHEIGHT, both even; becomes a pair."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Parse, or fail as wrong usage."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)x(\d+)", str(value))
+        if match is None or any(int(side) % 2 or not 16 <= int(side) <= 8192 for side in match.groups()):
+            self.fail(f"{value!r} is not a size such as 640x480, both sides even", param, ctx)
+        return int(match[1]), int(match[2])
 
 
 def _all(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -23,8 +24,11 @@ log = logging.getLogger(__name__)
 Frame = TypeVar("Frame")
 Result = TypeVar("Result")
 
-_DEFAULT_BATCH = {"cpu": 8}
+_DEFAULT_BATCH = {"cpu": 4}
 _DEFAULT_BATCH_PIXELS = {"cpu": 6_000_000}
+_GPU_WORKERS = 3
+_REPEAT_MEAN, _REPEAT_MOST = 0.004, 0.03
+"""Change of ``l_norm``, at the network's size, up to which a frame is a repetition: 0.2 and 1.5 of L*."""
 _MOST_DEVIATION = 1.0
 """Mean |d a| and |d b| up to which 8-bit arithmetic is taken for the same colours."""
 _GPU_BATCH, _GPU_BATCH_PIXELS = 32, 64_000_000
@@ -51,6 +55,7 @@ class Engine:
         self.render_size_px = config.render_size_px
         self.saturation = config.saturation
         self.warnings: list[str] = []
+        self._halving = threading.Lock()
         self.weights_path = find_weights(config.weights)
         self.weights_sha256 = verify(self.weights_path)
         generator = fold_generator(load_generator(self.weights_path))
@@ -66,18 +71,21 @@ class Engine:
         """What the convolutions run in: ``fp32``, ``bf16`` or ``int8``."""
         return "int8" if self._int8 else {torch.float32: "fp32", torch.bfloat16: "bf16"}[self.dtype]
 
+    @property
+    def workers(self) -> int:
+        """Batches to work on side by side: one a core, or, on a GPU, one computing while others are copied."""
+        return torch.get_num_threads() if self.device.type == "cpu" else _GPU_WORKERS
+
     @torch.inference_mode()
-    def fit(self, frames: Sequence[Tensor], picture: Rectangle | None = None) -> None:
+    def fit(self, frames: Sequence[Tensor]) -> None:
         """Go over to 8-bit arithmetic for a film, where the CPU is fast in it and the film's colours stay the same.
 
-        Args:
-            frames: a few of the film's, each (1, 1, H, W) CIE lightness as `chroma` takes it.
-            picture: as in `chroma`.
+        ``frames`` are the `network_input` of a few of the film's; none at all goes back to what it was.
         """
         self._int8 = None
         if not self._may_use_int8 or not frames:
             return
-        quantized = QuantizedGenerator(self._generator, torch.cat([self._network_input(L, picture) for L in frames]))
+        quantized = QuantizedGenerator(self._generator, torch.cat(list(frames)))
         deviation = quantized.deviation * color.AB_SCALE
         if deviation <= _MOST_DEVIATION:
             self._int8 = quantized
@@ -90,7 +98,6 @@ class Engine:
         pixels = _DEFAULT_BATCH_PIXELS.get(self.device.type, _GPU_BATCH_PIXELS)
         return max(1, min(self.batch_size, pixels // (height_px * width_px)))
 
-    @torch.inference_mode()
     def chroma(self, L: Tensor, picture: Rectangle | None = None) -> Tensor:
         """The colours of a batch of frames.
 
@@ -101,16 +108,26 @@ class Engine:
         Returns:
             (N, 2, render_size_px, render_size_px) a and b, float32, of ``picture`` stretched to the square.
         """
-        generator = self._int8 or self._generator
-        ab: Tensor = color.denormalise_ab(generator(self._network_input(L, picture)))
-        return ab * self.saturation
+        return self.colours(self.network_input(L, picture))[0]
 
-    def _network_input(self, L: Tensor, picture: Rectangle | None) -> Tensor:
-        """``l_norm`` (N, 1, render_size_px, render_size_px) of ``picture``."""
+    def network_input(self, L: Tensor, picture: Rectangle | None = None) -> Tensor:
+        """``l_norm`` (N, 1, render_size_px, render_size_px), -1..1 in ``dtype``, of what `chroma` takes."""
         if picture is not None:
             L = L[..., picture.top : picture.bottom, picture.left : picture.right]
         small = resize_area(L, self.render_size_px, self.render_size_px)
         return color.normalise_l(small).to(self.dtype).contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def colours(self, l_norm: Tensor) -> tuple[Tensor, int]:
+        """a and b as from `chroma`, of a batch of `network_input`, and how many frames repeat an earlier one of it."""
+        generator = self._int8 or self._generator
+        shown_first = _first_showings(l_norm)
+        distinct = sorted(set(shown_first))
+        repeated = len(shown_first) - len(distinct)
+        ab: Tensor = color.denormalise_ab(generator(l_norm[distinct] if repeated else l_norm)) * self.saturation
+        if repeated:
+            ab = ab[[distinct.index(number) for number in shown_first]]
+        return ab, repeated
 
     def within_memory(self, frames: Sequence[Frame], work: Callable[[Sequence[Frame]], Result]) -> list[Result]:
         """``work`` on ``frames``, ``batch_size`` at a time; halved as often as the device's memory asks for it.
@@ -137,11 +154,26 @@ class Engine:
             raise DeviceError(
                 f"{self.device}: not enough memory for a single frame; use --device cpu or a smaller --render-size"
             ) from error
-        self.batch_size = frames // 2
-        self.warnings.append(f"{self.device}: out of memory, went on with batches of {self.batch_size}")
-        log.warning("%s", self.warnings[-1])
+        with self._halving:
+            if frames // 2 < self.batch_size:  # another thread may have met the same limit first
+                self.batch_size = frames // 2
+                self.warnings.append(f"{self.device}: out of memory, went on with batches of {self.batch_size}")
+                log.warning("%s", self.warnings[-1])
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _first_showings(l_norm: Tensor) -> list[int]:
+    """For each of (N, 1, H, W) the number of the first frame, up to itself, that looks the same.
+
+    Telecine, silent film's pull-down and still titles repeat frames; all that differs in them is coding noise.
+    """
+    first = [0]
+    for number in range(1, len(l_norm)):
+        change = (l_norm[number] - l_norm[first[-1]]).abs()
+        same = change.mean() <= _REPEAT_MEAN and change.amax() <= _REPEAT_MOST
+        first.append(first[-1] if same else number)
+    return first
 
 
 def is_out_of_memory(error: Exception) -> bool:

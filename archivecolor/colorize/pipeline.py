@@ -1,7 +1,7 @@
 """One film from source to output: decode, colour and encode at the same time, in three threads.
 
     reader      FilmReader -> batches of luma frames, and the packets that came with them
-    colourist   Engine and Recombiner: luma -> L -> ab -> planes
+    colourist   Colourist, in as many threads as there are cores: luma -> L -> ab -> planes
     writer      planes -> FilmWriter, packets copied
 
 The channels between them are bounded, so memory does not grow with the film. An error in any of them breaks the
@@ -11,26 +11,26 @@ others off and is raised here; the output has a temporary name until it is whole
 from __future__ import annotations
 
 import hashlib
-import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
 from archivecolor import __version__, color
 from archivecolor.colorize.atomic import atomic_output
 from archivecolor.colorize.channel import Channel, ChannelBrokenError
+from archivecolor.colorize.colourist import Coloured, Colourist, Planes
 from archivecolor.colorize.engine import Engine
-from archivecolor.colorize.mattes import Rectangle, find_picture, lit_outside
+from archivecolor.colorize.mattes import Rectangle, find_picture
 from archivecolor.colorize.recombine import PlaneFormat, Recombiner
+from archivecolor.colorize.workers import Workers
 from archivecolor.config import ColorizeConfig
-from archivecolor.errors import FilmDecodeError, FilmEncodeError
+from archivecolor.errors import FilmEncodeError
 from archivecolor.film import (
     FilmInfo,
     FilmReader,
@@ -43,7 +43,6 @@ from archivecolor.film import (
     sample_frames,
 )
 
-Planes = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
 Stage = Literal["decoding", "colouring", "encoding"]
 
 MADE_BY = "Colour made by archivecolor"
@@ -76,6 +75,7 @@ class ColorizeReport:
     frames_written: int = 0
     undecodable_packets: int = 0
     damaged_frames: int = 0
+    repeated_frames: int = 0
     picture: Rectangle | None = None
     seconds: float = 0.0
     limiting: Stage | None = None
@@ -101,6 +101,7 @@ class ColorizeReport:
             "frames_written": self.frames_written,
             "undecodable_packets": self.undecodable_packets,
             "damaged_frames": self.damaged_frames,
+            "repeated_frames": self.repeated_frames,
             "picture": picture,
             "seconds": round(self.seconds, 3),
             "frames_per_s": round(self.frames_per_s, 2),
@@ -113,11 +114,12 @@ class ColorizeReport:
 
 
 @dataclass
-class _Batch:
-    """Frames, and the packets of other streams that lay between them in the source."""
+class Batch:
+    """Frames with what has been made of them so far, and the packets of other streams that lay between them."""
 
     frames: list[LumaFrame] = field(default_factory=list)
     packets: list[SidePacket] = field(default_factory=list)
+    coloured: Coloured | None = None
     planes: list[Planes] = field(default_factory=list)
 
 
@@ -163,22 +165,25 @@ def colorize_film(
         info.require_sdr()
         plan = plan_output(info, output, settings)
         analysis = analyse(info)
-        recombiner = Recombiner(
-            bit_depth=info.picture.bit_depth,
-            full_range=info.picture.full_range,
-            out=PlaneFormat(plan.bit_depth, plan.full_range, plan.matrix, *plan.log2_chroma),
-            mode=config.recombine,
-            device=engine.device,
-        )
-        colourist = Colourist(source, engine, recombiner, analysis.picture)
+        colourist = Colourist(source, engine, make_recombiner(info, plan, config, engine.device), analysis.picture)
         colourist.fit(analysis.luma)
         tags = provenance(info, engine, config, settings)
         engine.warnings.clear()
         with atomic_output(output) as partial:
-            with FilmWriter(
-                partial, info, plan, offset_s=reader.time_offset_s, extra_metadata=tags, shown_as=output
-            ) as writer:
-                limiting = _run(reader, writer, colourist, progress or NoProgress(), frames_expected(info, config))
+            with (
+                FilmWriter(
+                    partial, info, plan, offset_s=reader.time_offset_s, extra_metadata=tags, shown_as=output
+                ) as writer,
+                Workers(engine.workers) as workers,
+            ):
+                limiting = run_stages(
+                    reader,
+                    writer,
+                    lambda batches: _coloured(batches, colourist, workers),
+                    batch_size=engine.batch_for(info.picture.height_px, info.picture.width_px),
+                    progress=progress or NoProgress(),
+                    total=frames_expected(info, config),
+                )
             report = ColorizeReport(
                 source=source,
                 output=output,
@@ -186,6 +191,7 @@ def colorize_film(
                 frames_written=writer.frames,
                 undecodable_packets=reader.report.undecodable_packets,
                 damaged_frames=reader.report.corrupt_frames,
+                repeated_frames=colourist.frames_repeated,
                 picture=analysis.picture,
                 limiting=limiting,
                 device=str(engine.device),
@@ -209,6 +215,17 @@ def colorize_film(
                 )
     report.seconds = time.perf_counter() - started
     return report
+
+
+def make_recombiner(info: FilmInfo, plan: OutputPlan, config: ColorizeConfig, device: torch.device) -> Recombiner:
+    """The recombiner between this source and this output."""
+    return Recombiner(
+        bit_depth=info.picture.bit_depth,
+        full_range=info.picture.full_range,
+        out=PlaneFormat(plan.bit_depth, plan.full_range, plan.matrix, *plan.log2_chroma),
+        mode=config.recombine,
+        device=device,
+    )
 
 
 def plan_warnings(plan: OutputPlan) -> list[str]:
@@ -245,19 +262,22 @@ def provenance(info: FilmInfo, engine: Engine, config: ColorizeConfig, settings:
     return {"comment": f"{own} | {made}" if own else made}
 
 
-def _run(
+def run_stages(
     reader: FilmReader,
     writer: FilmWriter,
-    colourist: Colourist,
+    colour: Callable[[Iterable[Batch]], Iterator[Batch]],
+    *,
+    batch_size: int,
     progress: Progress,
     total: int | None,
 ) -> Stage:
     """Drive the three threads until the film's end; returns the stage that limited the speed.
 
-    The calling thread only waits, so that an interrupt finds it holding no lock.
+    ``colour`` is given batches with their frames and gives them back, in order, with their planes. The calling thread
+    only waits, so that an interrupt finds it holding no lock.
     """
-    decoded: Channel[_Batch] = Channel(_WORK_ITEMS_UNDER_WAY)
-    coloured: Channel[_Batch] = Channel(_WORK_ITEMS_UNDER_WAY)
+    decoded: Channel[Batch] = Channel(_WORK_ITEMS_UNDER_WAY)
+    coloured: Channel[Batch] = Channel(_WORK_ITEMS_UNDER_WAY)
     failures: list[BaseException] = []
 
     def guarded(work: Callable[[], None], finished: threading.Event) -> None:
@@ -273,8 +293,7 @@ def _run(
             finished.set()
 
     def read() -> None:
-        frame = reader.info.picture
-        for batch in _batches(reader, colourist.engine.batch_for(frame.height_px, frame.width_px)):
+        for batch in _batches(reader, batch_size):
             decoded.put(batch)
         decoded.close()
 
@@ -283,9 +302,8 @@ def _run(
             return "decoding" if decoded.waited_to_get_s > coloured.waited_to_get_s else "colouring"
         return "encoding" if coloured.waited_to_put_s > coloured.waited_to_get_s else "colouring"
 
-    def colour() -> None:
-        for batch in decoded:
-            batch.planes = colourist.planes(batch.frames)
+    def make_planes() -> None:
+        for batch in colour(decoded):
             coloured.put(batch)
         coloured.close()
 
@@ -302,7 +320,7 @@ def _run(
 
     started: list[tuple[threading.Thread, threading.Event]] = []
     try:
-        for name, work in (("reader", read), ("colourist", colour), ("writer", write)):
+        for name, work in (("reader", read), ("colourist", make_planes), ("writer", write)):
             finished = threading.Event()
             thread = threading.Thread(target=guarded, args=(work, finished), name=name, daemon=True)
             started.append((thread, finished))
@@ -317,6 +335,19 @@ def _run(
     if failures:
         raise failures[0]
     return limiting()
+
+
+def _coloured(batches: Iterable[Batch], colourist: Colourist, workers: Workers) -> Iterator[Batch]:
+    def colour(batch: Batch) -> Batch:
+        batch.coloured = colourist.colour(batch.frames) if batch.frames else None
+        return batch
+
+    def make_planes(batch: Batch) -> Batch:
+        batch.planes = colourist.planes(batch.coloured) if batch.coloured else []
+        batch.coloured = None
+        return batch
+
+    return workers.map(make_planes, workers.map(colour, batches))
 
 
 def _wait_for(started: list[tuple[threading.Thread, threading.Event]]) -> None:
@@ -334,9 +365,9 @@ def _wait_for(started: list[tuple[threading.Thread, threading.Event]]) -> None:
                 continue
 
 
-def _batches(items: Iterator[LumaFrame | SidePacket] | FilmReader, size: int) -> Iterator[_Batch]:
+def _batches(items: Iterator[LumaFrame | SidePacket] | FilmReader, size: int) -> Iterator[Batch]:
     """Group what the reader yields into work items of at most ``size`` frames."""
-    batch = _Batch()
+    batch = Batch()
     for item in items:
         if isinstance(item, LumaFrame):
             batch.frames.append(item)
@@ -344,65 +375,6 @@ def _batches(items: Iterator[LumaFrame | SidePacket] | FilmReader, size: int) ->
             batch.packets.append(item)
         if len(batch.frames) == size or len(batch.packets) == _MOST_PACKETS_IN_A_WORK_ITEM:
             yield batch
-            batch = _Batch()
+            batch = Batch()
     if batch.frames or batch.packets:
         yield batch
-
-
-class Colourist:
-    """Luma of a batch of frames to planes for the writer: the work of the middle thread.
-
-    ``warnings`` says, after the film, what was met.
-    """
-
-    def __init__(self, source: Path, engine: Engine, recombiner: Recombiner, picture: Rectangle) -> None:
-        self.source, self.engine, self.recombiner, self.picture = source, engine, recombiner, picture
-        self.frames_without_bars = 0
-
-    @property
-    def warnings(self) -> list[str]:
-        """Whole sentences."""
-        if not self.frames_without_bars:
-            return []
-        return [f"{self.frames_without_bars} frames reach into the film's black bars; they were coloured as a whole"]
-
-    def fit(self, luma: Sequence[npt.NDArray[Any]]) -> None:
-        """Let the engine choose its arithmetic by a few of the film's frames."""
-        self.engine.fit([self.recombiner.lightness(self._upload(plane[None])) for plane in luma], self.picture)
-
-    def planes(self, frames: Sequence[LumaFrame]) -> list[Planes]:
-        """Y' (N, H, W) and Cb, Cr (N, h, w) code values in the output's depth, for each part of ``frames``.
-
-        One part, or several where the device's memory does not hold all frames at once.
-        """
-        return self.engine.within_memory(frames, self._some_planes)
-
-    def _some_planes(self, frames: Sequence[LumaFrame]) -> Planes:
-        luma = self._upload(np.stack([frame.luma for frame in frames]))
-        L = self.recombiner.lightness(luma)
-
-        reaches_out = lit_outside(L, self.picture).tolist()
-        self.frames_without_bars += sum(reaches_out)
-        parts = []
-        for whole, run in itertools.groupby(range(len(frames)), key=reaches_out.__getitem__):
-            numbers = list(run)
-            some = slice(numbers[0], numbers[-1] + 1)
-            parts.append(self._join(luma[some], L[some], None if whole else self.picture))
-        dtype = np.uint8 if self.recombiner.out.bit_depth == 8 else np.uint16
-        y, cb, cr = (torch.cat(planes).cpu().numpy().astype(dtype, copy=False) for planes in zip(*parts, strict=True))
-        return y, cb, cr
-
-    def _upload(self, luma: npt.NDArray[Any]) -> torch.Tensor:
-        """Code values (N, H, W) on the device, in a dtype that torch can compute in."""
-        if luma.dtype == np.uint16:
-            luma = luma.astype(np.int32)
-        return torch.from_numpy(luma).to(self.engine.device, non_blocking=True)
-
-    def _join(self, luma: torch.Tensor, L: torch.Tensor, picture: Rectangle | None) -> tuple[torch.Tensor, ...]:
-        ab = self.engine.chroma(L, picture)
-        if ab.shape[0] != L.shape[0] or not bool(torch.isfinite(ab).all()):
-            raise FilmDecodeError(
-                f"{self.source}: the network returned no usable colour for a frame; try --precision fp32, "
-                f"or other weights than {self.engine.weights_path}"
-            )
-        return self.recombiner(luma, L, ab, picture)

@@ -13,6 +13,7 @@ from archivecolor.film.reader import FilmReader, LumaFrame, ReadReport, SidePack
 from archivecolor.film.samples import NEUTRAL_CHROMA, FilmSamples, picture_length_s, sample_frames
 from archivecolor.film.stills import STILL_EXTENSIONS, Still, is_still, read_still, write_still
 from archivecolor.film.streams import LeftOut
+from archivecolor.film.synthetic import make_synthetic_film
 from archivecolor.film.writer import FilmWriter
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "StreamInfo",
     "default_extension",
     "is_still",
+    "make_synthetic_film",
     "picture_length_s",
     "pixel_format",
     "plan_output",

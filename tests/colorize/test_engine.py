@@ -32,7 +32,7 @@ def test_a_film_goes_through_int8_when_its_colours_stay(tiny_weights: Path) -> N
     frames = _frames()
     expected = engine.chroma(frames[0])
     assert engine.precision != "int8"
-    engine.fit(frames)
+    engine.fit([engine.network_input(frame) for frame in frames])
     assert engine.precision == "int8"
     moved = (engine.chroma(frames[0]) - expected).abs().mean()
     assert 0 < moved < 1.0
@@ -48,13 +48,13 @@ def test_int8_is_not_used_when_it_would_change_the_colours(tmp_path: Path) -> No
         generator.output.weight.mul_(400)  # saturates at the slightest change of its input
     save_generator(generator, tmp_path / "wild.safetensors")
     engine = _engine(tmp_path / "wild.safetensors")
-    engine.fit(_frames())
+    engine.fit([engine.network_input(frame) for frame in _frames()])
     assert engine.precision != "int8"
 
 
 def test_fp32_stays_fp32(tiny_weights: Path) -> None:
     engine = _engine(tiny_weights, "fp32")
-    engine.fit(_frames())
+    engine.fit([engine.network_input(frame) for frame in _frames()])
     assert engine.precision == "fp32"
 
 
@@ -62,3 +62,17 @@ def test_int8_where_there_is_none_is_an_error(tiny_weights: Path, monkeypatch: p
     monkeypatch.setattr("archivecolor.colorize.engine.supports_int8", lambda device: False)
     with pytest.raises(DeviceError, match="--precision auto"):
         _engine(tiny_weights, "int8")
+
+
+def test_frames_that_repeat_an_earlier_one_take_its_colour(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _engine(tiny_weights, "fp32")
+    a, b = _frames(2)
+    noise = torch.rand_like(a) * 0.2
+    shown = engine.network_input(torch.cat([a, a + noise, b, b, a]))
+    asked = []
+    generator = engine._generator
+    monkeypatch.setattr(engine, "_generator", lambda l_norm: asked.append(len(l_norm)) or generator(l_norm))
+    ab, repeated = engine.colours(shown)
+    assert (repeated, asked) == (2, [3])
+    assert torch.equal(ab[0], ab[1]) and torch.equal(ab[2], ab[3])
+    torch.testing.assert_close(ab[[0, 2, 4]], engine.chroma(torch.cat([a, b, a])))

@@ -174,7 +174,7 @@ def test_a_missing_frame_is_an_error_not_a_shorter_film(
 
 def test_a_frame_without_colour_is_an_error(tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_clip(tmp_path / "a.mp4", frames=4)
-    monkeypatch.setattr(engine, "chroma", lambda L, picture=None: torch.full((L.shape[0], 2, 8, 8), torch.nan))
+    monkeypatch.setattr(engine, "colours", lambda l_norm: (torch.full((len(l_norm), 2, 8, 8), torch.nan), 0))
     with pytest.raises(FilmDecodeError, match="no usable colour"):
         colorize_film(source.path, tmp_path / "b.mp4", engine, CONFIG)
     assert not (tmp_path / "b.mp4").exists()
@@ -198,7 +198,7 @@ def test_out_of_memory_halves_the_batch(
         return limited
 
     if where == "network":
-        monkeypatch.setattr(engine, "chroma", small_memory(engine.chroma))
+        monkeypatch.setattr(engine, "colours", small_memory(engine.colours))
     else:
         monkeypatch.setattr(Recombiner, "__call__", small_memory(Recombiner.__call__))
     report = colorize_film(source.path, tmp_path / "b.mp4", engine, CONFIG)

@@ -1,0 +1,239 @@
+"""How fast a film is colourised here: each stage alone, all of them together, and the plain transcode beside them."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+
+from archivecolor.colorize.colourist import Colourist
+from archivecolor.colorize.engine import Engine
+from archivecolor.colorize.pipeline import (
+    Batch,
+    analyse,
+    colorize_film,
+    make_recombiner,
+    run_stages,
+)
+from archivecolor.colorize.workers import Workers
+from archivecolor.config import ColorizeConfig
+from archivecolor.errors import FilmDecodeError
+from archivecolor.film import FilmInfo, FilmReader, FilmWriter, LumaFrame, OutputPlan, OutputSettings, plan_output
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_HELD_BYTES = 400_000_000
+"""Decoded pictures that the stages alone are fed from; enough for a few seconds of 1080p."""
+
+StageName = Literal["decode", "to-device", "network", "recombine", "encode"]
+STAGES: tuple[StageName, ...] = ("decode", "to-device", "network", "recombine", "encode")
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What was measured; every speed in frames a second.
+
+    Attributes:
+        stages: of each stage alone, with nothing else at work.
+        transcode: of decoding and encoding at the same time, with the same settings and no colour.
+        pipeline: of `colorize_film` once it runs; ``startup_s`` is the time before its first frames were written.
+    """
+
+    film: str
+    size_px: tuple[int, int]
+    device: str
+    precision: str
+    frames: int
+    film_fps: float | None
+    stages: dict[str, float]
+    transcode: float
+    pipeline: float
+    startup_s: float
+
+    @property
+    def shares_cpu(self) -> bool:
+        """Whether the network runs on the processor that decodes and encodes."""
+        return self.device == "cpu"
+
+    @property
+    def bound(self) -> float:
+        """The speed that a pipeline without any cost of its own would have."""
+        network = self.stages["network"]
+        if self.shares_cpu:
+            return 1 / (1 / self.transcode + 1 / network)
+        return min(self.transcode, network)
+
+    @property
+    def efficiency(self) -> float:
+        """Part of `bound` that the pipeline reaches."""
+        return self.pipeline / self.bound
+
+    @property
+    def limiting(self) -> str:
+        """The slowest stage."""
+        return min(self.stages, key=self.stages.__getitem__)
+
+    def seconds_for(self, film_s: float) -> float | None:
+        """How long a film of ``film_s`` seconds of this kind takes; None where the rate is not known."""
+        return None if self.film_fps is None else self.startup_s + film_s * self.film_fps / self.pipeline
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready mapping; speeds in frames a second."""
+        return {
+            "film": self.film,
+            "width_px": self.size_px[0],
+            "height_px": self.size_px[1],
+            "device": self.device,
+            "precision": self.precision,
+            "frames": self.frames,
+            "stages": self.stages,
+            "transcode": self.transcode,
+            "pipeline": self.pipeline,
+            "startup_s": self.startup_s,
+            "bound": self.bound,
+            "efficiency": self.efficiency,
+            "limiting_stage": self.limiting,
+            "hours_for_90_minutes": None if (s := self.seconds_for(5400)) is None else s / 3600,
+        }
+
+
+def bench_film(
+    film: Path, engine: Engine, config: ColorizeConfig, settings: OutputSettings, *, extension: str = ".mp4"
+) -> BenchResult:
+    """Measure on the part of ``film`` that ``config`` cuts out of it; what is encoded goes to a temporary folder.
+
+    Raises:
+        FilmOpenError, FilmDecodeError, FilmEncodeError: as `colorize_film`.
+    """
+    with tempfile.TemporaryDirectory(prefix="archivecolor-bench-") as folder:
+        scratch = Path(folder) / f"bench{extension}"
+        watch = _Stopwatch()
+        started = time.perf_counter()
+        report = colorize_film(film, scratch, engine, config, settings, progress=watch)
+        scratch.unlink()
+        with FilmReader(film, start_s=config.start_s, end_s=config.end_s) as reader:
+            info = reader.info
+        plan = plan_output(info, scratch, settings)
+        colourist = Colourist(film, engine, make_recombiner(info, plan, config, engine.device), analyse(info).picture)
+        transcode = _transcode(film, scratch, info, plan, config)
+        stages = _stages_alone(film, scratch, info, plan, config, colourist)
+    picture = info.picture
+    return BenchResult(
+        film=str(film),
+        size_px=(picture.width_px, picture.height_px),
+        device=str(engine.device),
+        precision=engine.precision,
+        frames=report.frames_written,
+        film_fps=float(info.average_rate) if info.average_rate else None,
+        stages=stages,
+        transcode=transcode,
+        pipeline=watch.frames_per_s,
+        startup_s=watch.first_s - started,
+    )
+
+
+class _Stopwatch:
+    """When the first and the last batch of a run were written."""
+
+    def __init__(self) -> None:
+        self.first_s = self._last_s = 0.0
+        self._first_frames = self._last_frames = 0
+
+    def update(self, frames: int, total: int | None, limiting: str) -> None:
+        """See `archivecolor.colorize.pipeline.Progress`."""
+        now = time.perf_counter()
+        if not self._first_frames:
+            self.first_s, self._first_frames = now, frames
+        self._last_s, self._last_frames = now, frames
+
+    @property
+    def frames_per_s(self) -> float:
+        """Between the first batch and the last."""
+        if self._last_frames == self._first_frames:
+            raise FilmDecodeError("the film is too short to measure; take a longer part of it")
+        return (self._last_frames - self._first_frames) / (self._last_s - self.first_s)
+
+
+def _transcode(film: Path, scratch: Path, info: FilmInfo, plan: OutputPlan, config: ColorizeConfig) -> float:
+    """Frames a second of the pipeline without its middle."""
+    watch = _Stopwatch()
+    with (
+        FilmReader(info, start_s=config.start_s, end_s=config.end_s) as reader,
+        FilmWriter(scratch, info, plan, offset_s=reader.time_offset_s) as writer,
+    ):
+        run_stages(
+            reader,
+            writer,
+            lambda batches: _uncoloured(batches, info, plan),
+            batch_size=8,
+            progress=watch,
+            total=None,
+        )
+    scratch.unlink()
+    return watch.frames_per_s
+
+
+def _uncoloured(batches: Iterable[Batch], info: FilmInfo, plan: OutputPlan) -> Iterator[Batch]:
+    """The batches with the source's luma and neutral chroma as their planes."""
+    dtype = np.uint8 if plan.bit_depth == 8 else np.uint16
+    shift = plan.bit_depth - info.picture.bit_depth
+    log2_w, log2_h = plan.log2_chroma
+    size = (-(-info.picture.height_px >> log2_h), -(-info.picture.width_px >> log2_w))
+    neutral = np.full(size, 1 << (plan.bit_depth - 1), dtype)
+    for batch in batches:
+        for frame in batch.frames:
+            luma = np.left_shift(frame.luma.astype(dtype), shift) if shift > 0 else (frame.luma >> -shift).astype(dtype)
+            batch.planes.append((luma[None], neutral[None], neutral[None]))
+        yield batch
+
+
+def _stages_alone(
+    film: Path, scratch: Path, info: FilmInfo, plan: OutputPlan, config: ColorizeConfig, colourist: Colourist
+) -> dict[str, float]:
+    engine = colourist.engine
+    most = max(16, _HELD_BYTES // (3 * info.picture.width_px * info.picture.height_px))
+    frames: list[LumaFrame] = []
+    with FilmReader(info, start_s=config.start_s, end_s=config.end_s) as reader:
+        started = time.perf_counter()
+        for item in reader:
+            if isinstance(item, LumaFrame):
+                frames.append(item)
+                if len(frames) == most:
+                    break
+        decode_s = time.perf_counter() - started
+        offset_s = reader.time_offset_s
+
+    size = engine.batch_for(info.picture.height_px, info.picture.width_px)
+    batches = [frames[i : i + size] for i in range(0, len(frames), size)]
+    seconds: dict[StageName, float] = {"decode": decode_s}
+
+    with Workers(engine.workers) as workers:
+
+        def timed(stage: StageName, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+            work(items[0])
+            started = time.perf_counter()
+            results = list(workers.map(work, items))
+            if engine.device.type == "cuda":
+                torch.cuda.synchronize(engine.device)
+            seconds[stage] = time.perf_counter() - started
+            return results
+
+        shown = timed("to-device", colourist.show, batches)
+        coloured = timed("network", colourist.ask, shown)
+        planes = timed("recombine", colourist.planes, coloured)
+
+    with FilmWriter(scratch, info, plan, offset_s=offset_s) as writer:
+        started = time.perf_counter()
+        pictures = (picture for parts in planes for part in parts for picture in zip(*part, strict=True))
+        for frame, (y, cb, cr) in zip(frames, pictures, strict=True):
+            writer.write(y, cb, cr, frame.pts_ticks, frame.time_base, frame.duration_ticks)
+    seconds["encode"] = time.perf_counter() - started
+    scratch.unlink()
+    return {stage: len(frames) / seconds[stage] for stage in STAGES}

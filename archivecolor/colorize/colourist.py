@@ -1,0 +1,136 @@
+"""Luma of frames to coloured planes: what the threads in the middle of the pipeline do."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from archivecolor.colorize.engine import Engine
+from archivecolor.colorize.mattes import Rectangle, lit_outside
+from archivecolor.colorize.recombine import Recombiner
+from archivecolor.errors import FilmDecodeError
+from archivecolor.film import LumaFrame
+
+Planes = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
+
+
+@dataclass
+class Shown:
+    """A batch of frames on the engine's device, ready for the network.
+
+    Attributes:
+        luma: (N, H, W) source code values.
+        L: (N, 1, H, W) CIE lightness, float32.
+        l_norm: (N, 1, h, w) what the network is shown of each, -1..1.
+        whole: for each frame, whether that is all of it rather than the film's picture.
+    """
+
+    luma: Tensor
+    L: Tensor
+    l_norm: Tensor
+    whole: list[bool]
+
+
+@dataclass
+class Coloured:
+    """Frames and their colours: ``ab`` (N, 2, h, w) a and b, float32, of what the network was shown."""
+
+    shown: Shown
+    ab: Tensor
+
+
+class Colourist:
+    """The film's engine, recombiner and picture; `colour` and `planes` may run in several threads at once.
+
+    ``warnings`` says, after the film, what was met.
+    """
+
+    def __init__(self, source: Path, engine: Engine, recombiner: Recombiner, picture: Rectangle) -> None:
+        self.source, self.engine, self.recombiner, self.picture = source, engine, recombiner, picture
+        self.frames_without_bars = self.frames_repeated = 0
+        self._counting = threading.Lock()
+
+    @property
+    def warnings(self) -> list[str]:
+        """Whole sentences."""
+        if not self.frames_without_bars:
+            return []
+        return [f"{self.frames_without_bars} frames reach into the film's black bars; they were coloured as a whole"]
+
+    def fit(self, luma: Sequence[npt.NDArray[Any]]) -> None:
+        """Let the engine choose its arithmetic by a few of the film's frames."""
+        shown = [self._reduce(self.recombiner.lightness(self._to_device(plane[None])), False) for plane in luma]
+        self.engine.fit(shown)
+
+    def colour(self, frames: Sequence[LumaFrame]) -> Coloured:
+        """The frames' colours, at the network's size."""
+        parts = self.engine.within_memory(frames, lambda some: self.ask(self.show(some)))
+        if len(parts) == 1:
+            return parts[0]
+        shown = [part.shown for part in parts]
+        luma, L, l_norm = (torch.cat([getattr(part, name) for part in shown]) for name in ("luma", "L", "l_norm"))
+        whole = [whole for part in shown for whole in part.whole]
+        return Coloured(Shown(luma, L, l_norm, whole), torch.cat([part.ab for part in parts]))
+
+    @torch.inference_mode()
+    def show(self, frames: Sequence[LumaFrame]) -> Shown:
+        """The first half of `colour`: upload, lightness, and its reduction to the network's size."""
+        luma = self._to_device(np.stack([frame.luma for frame in frames]))
+        L = self.recombiner.lightness(luma)
+        whole = lit_outside(L, self.picture).tolist()
+        runs = [(lit, len(list(run))) for lit, run in itertools.groupby(whole)]
+        parts = torch.split(L, [length for _, length in runs])
+        l_norm = torch.cat([self._reduce(part, lit) for part, (lit, _) in zip(parts, runs, strict=True)])
+        with self._counting:
+            self.frames_without_bars += sum(whole)
+        return Shown(luma, L, l_norm, whole)
+
+    def ask(self, shown: Shown) -> Coloured:
+        """The second half: the network's answer."""
+        ab, repeated = self.engine.colours(shown.l_norm)
+        if ab.shape[0] != len(shown.whole) or not bool(torch.isfinite(ab).all()):
+            raise FilmDecodeError(
+                f"{self.source}: the network returned no usable colour for a frame; try --precision fp32, "
+                f"or other weights than {self.engine.weights_path}"
+            )
+        with self._counting:
+            self.frames_repeated += repeated
+        return Coloured(shown, ab)
+
+    def planes(self, coloured: Coloured) -> list[Planes]:
+        """Y' (N, H, W) and Cb, Cr (N, h, w) code values in the output's depth, for each part of ``coloured``.
+
+        One part, or several where frames differ in what the network was shown of them, or the device's memory does
+        not hold all at once.
+        """
+        parts = []
+        whole = coloured.shown.whole
+        for _, run in itertools.groupby(range(len(whole)), key=whole.__getitem__):
+            parts += self.engine.within_memory(list(run), lambda numbers: self._planes(coloured, numbers))
+        return parts
+
+    def _planes(self, coloured: Coloured, numbers: Sequence[int]) -> Planes:
+        shown, some = coloured.shown, slice(numbers[0], numbers[-1] + 1)
+        picture = None if shown.whole[numbers[0]] else self.picture
+        planes = self.recombiner(shown.luma[some], shown.L[some], coloured.ab[some], picture)
+        dtype = np.uint8 if self.recombiner.out.bit_depth == 8 else np.uint16
+        y, cb, cr = (plane.cpu().numpy().astype(dtype, copy=False) for plane in planes)
+        return y, cb, cr
+
+    def _reduce(self, L: Tensor, whole: bool) -> Tensor:
+        return self.engine.network_input(L, None if whole else self.picture)
+
+    def _to_device(self, luma: npt.NDArray[Any]) -> Tensor:
+        """Code values (N, H, W) on the device, in a dtype that torch can compute in."""
+        if luma.dtype == np.uint16:
+            luma = luma.astype(np.int32)
+        return torch.from_numpy(luma).to(self.engine.device, non_blocking=True)
