@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 @click.argument("film", required=False, type=click.Path(path_type=Path))
 @click.option("--seconds", type=click.FloatRange(min=1), default=12.0, show_default=True, help="How much of the film.")
 @click.option("--size", type=FrameSize(), default="640x480", show_default=True, help="Of the made film, WxH, even.")
-@click.option("--container", type=click.Choice(["mp4", "mov", "mkv"]), default="mp4", show_default=True)
+@click.option(
+    "--container",
+    type=click.Choice(["mp4", "mov", "mkv"]),
+    default="mp4",
+    show_default=True,
+    help="Of the output, which chooses its codec.",
+)
 @engine_options
 @output_options
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on standard output.")
