@@ -29,13 +29,11 @@ class Shown:
 
     Attributes:
         luma: (N, H, W) source code values.
-        L: (N, 1, H, W) CIE lightness, float32.
         l_norm: (N, 1, h, w) what the network is shown of each, -1..1.
         whole: for each frame, whether that is all of it rather than the film's picture.
     """
 
     luma: Tensor
-    L: Tensor
     l_norm: Tensor
     whole: list[bool]
 
@@ -68,8 +66,7 @@ class Colourist:
 
     def fit(self, luma: Sequence[npt.NDArray[Any]]) -> None:
         """Let the engine choose its arithmetic by a few of the film's frames."""
-        shown = [self._reduce(self.recombiner.lightness(self._to_device(plane[None])), False) for plane in luma]
-        self.engine.fit(shown)
+        self.engine.fit([self._reduce(self._to_device(plane[None]), whole=False) for plane in luma])
 
     def colour(self, frames: Sequence[LumaFrame]) -> Coloured:
         """The frames' colours, at the network's size."""
@@ -77,22 +74,22 @@ class Colourist:
         if len(parts) == 1:
             return parts[0]
         shown = [part.shown for part in parts]
-        luma, L, l_norm = (torch.cat([getattr(part, name) for part in shown]) for name in ("luma", "L", "l_norm"))
+        luma, l_norm = (torch.cat([getattr(part, name) for part in shown]) for name in ("luma", "l_norm"))
         whole = [whole for part in shown for whole in part.whole]
-        return Coloured(Shown(luma, L, l_norm, whole), torch.cat([part.ab for part in parts]))
+        return Coloured(Shown(luma, l_norm, whole), torch.cat([part.ab for part in parts]))
 
     @torch.inference_mode()
     def show(self, frames: Sequence[LumaFrame]) -> Shown:
         """The first half of `colour`: upload, lightness, and its reduction to the network's size."""
         luma = self._to_device(np.stack([frame.luma for frame in frames]))
-        L = self.recombiner.lightness(luma)
-        whole = lit_outside(L, self.picture).tolist()
+        black, white = self.recombiner.source_range
+        whole = lit_outside(luma, self.picture, black=black, white=white).tolist()
         runs = [(lit, len(list(run))) for lit, run in itertools.groupby(whole)]
-        parts = torch.split(L, [length for _, length in runs])
+        parts = torch.split(luma, [length for _, length in runs])
         l_norm = torch.cat([self._reduce(part, lit) for part, (lit, _) in zip(parts, runs, strict=True)])
         with self._counting:
             self.frames_without_bars += sum(whole)
-        return Shown(luma, L, l_norm, whole)
+        return Shown(luma, l_norm, whole)
 
     def ask(self, shown: Shown) -> Coloured:
         """The second half: the network's answer."""
@@ -121,13 +118,13 @@ class Colourist:
     def _planes(self, coloured: Coloured, numbers: Sequence[int]) -> Planes:
         shown, some = coloured.shown, slice(numbers[0], numbers[-1] + 1)
         picture = None if shown.whole[numbers[0]] else self.picture
-        planes = self.recombiner(shown.luma[some], shown.L[some], coloured.ab[some], picture)
+        planes = self.recombiner(shown.luma[some], coloured.ab[some], picture)
         dtype = np.uint8 if self.recombiner.out.bit_depth == 8 else np.uint16
         y, cb, cr = (plane.cpu().numpy().astype(dtype, copy=False) for plane in planes)
         return y, cb, cr
 
-    def _reduce(self, L: Tensor, whole: bool) -> Tensor:
-        return self.engine.network_input(L, None if whole else self.picture)
+    def _reduce(self, luma: Tensor, whole: bool) -> Tensor:
+        return self.engine.network_input(self.recombiner.lightness(luma), None if whole else self.picture)
 
     def _to_device(self, luma: npt.NDArray[Any]) -> Tensor:
         """Code values (N, H, W) on the device, in a dtype that torch can compute in."""

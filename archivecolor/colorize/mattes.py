@@ -11,8 +11,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from archivecolor import color
-
 SMALLEST_SHARE = 0.3
 """Bars that would leave less of the frame's height or width than this are taken for a dark scene."""
 
@@ -91,25 +89,27 @@ def find_picture(frames: Sequence[npt.NDArray[Any]], *, black: int, white: int) 
     )
 
 
-def lit_outside(L: Tensor, picture: Rectangle) -> Tensor:
+def lit_outside(luma: Tensor, picture: Rectangle, *, black: int, white: int) -> Tensor:
     """Which frames show something where their bars should be.
 
     Args:
-        L: (N, 1, H, W) lightness, 0..100.
+        luma: (N, H, W) code values.
         picture: the rectangle found for the film.
+        black: code value of black.
+        white: code value of white.
 
     Returns:
         (N,) bool, on the CPU.
     """
     strips = [
-        L[:, 0, : picture.top],
-        L[:, 0, picture.bottom :],
-        L[:, 0, picture.top : picture.bottom, : picture.left],
-        L[:, 0, picture.top : picture.bottom, picture.right :],
+        luma[:, : picture.top],
+        luma[:, picture.bottom :],
+        luma[:, picture.top : picture.bottom, : picture.left],
+        luma[:, picture.top : picture.bottom, picture.right :],
     ]
-    threshold = float(color.lightness(color.srgb_to_linear(torch.tensor(BLACK_SHARE))))
     pixels = sum(strip[0].numel() for strip in strips)
     if not pixels:
-        return torch.zeros(L.shape[0], dtype=torch.bool)
+        return torch.zeros(len(luma), dtype=torch.bool)
+    threshold = int(black + BLACK_SHARE * (white - black))
     lit = torch.stack([(strip > threshold).flatten(1).sum(1) for strip in strips]).sum(0)
     return (lit > LIT_SHARE * pixels).cpu()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,11 @@ from archivecolor import color
 from archivecolor.colorize.mattes import Rectangle
 from archivecolor.matrices import MATRICES
 
-_TILE_PX = 1 << 16
-"""Pixels that the CPU converts at a time, so that the dozens of steps of the conversion stay within its cache."""
+_TILE_PX = 1 << 15
+"""Chroma samples that the CPU converts at a time, so that the many steps of the conversion stay within its cache."""
+_MOST_SPAN = 0.15
+"""Part of the range from black to white over which Y' is taken to be linear in luma. Grain stays within it, hard edges
+do not; it bends there by a quarter of a code value of 8 bits on average."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,9 @@ class Recombiner:
     ``mode`` ``"lab"``: the output's colour has the source's CIE lightness and the ab given, as far as the sRGB gamut
     reaches. ``"luma"``: the luma plane is the source's own, code value for code value, and only chroma is made;
     source and output must agree in bit depth and range.
+
+    Where pixels share a chroma sample, colour is converted for the darkest and the brightest of them, and between the
+    two Y' is taken to be linear in the source's luma. Where they lie far apart, at hard edges, each pixel is converted.
     """
 
     def __init__(
@@ -53,23 +60,28 @@ class Recombiner:
         if mode == "luma" and (out.bit_depth, out.full_range) != (bit_depth, full_range):
             raise ValueError("keeping the luma plane needs the source's bit depth and range in the output")
         self.out, self.mode, self.device = out, mode, device
+        self.source_range = color.code_range(bit_depth, full_range)
         self._lightness = color.lightness_table(bit_depth, full_range).to(device)
+        self._to_ycbcr = _ycbcr_matrix(out.matrix).to(device)
+        self._most_span = int(_MOST_SPAN * (self.source_range[1] - self.source_range[0]))
 
     def lightness(self, luma: Tensor) -> Tensor:
         """(N, H, W) code values, any integer dtype, to (N, 1, H, W) L* 0..100 float32; beyond the depth is white."""
-        if self.device.type == "cpu":  # numpy looks up several times faster than torch does there
-            return torch.from_numpy(np.take(self._lightness.numpy(), luma.numpy(), mode="clip")).unsqueeze(1)
-        return self._lightness[luma.int().clamp_(0, self._lightness.numel() - 1)].unsqueeze(1)
+        if self.device.type != "cpu":
+            return self._lightness[luma.int().clamp_(0, self._lightness.numel() - 1)].unsqueeze(1)
+        table = self._lightness.numpy()  # numpy and OpenCV look up several times faster than torch does on a CPU
+        if luma.dtype == torch.uint8:
+            L = cv2.LUT(luma.flatten(0, 1).contiguous().numpy(), table).reshape(luma.shape)
+        else:
+            L = np.take(table, luma.numpy(), mode="clip")
+        return torch.from_numpy(L).unsqueeze(1)
 
     @torch.inference_mode()
-    def __call__(
-        self, luma: Tensor, L: Tensor, ab: Tensor, picture: Rectangle | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, luma: Tensor, ab: Tensor, picture: Rectangle | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Planes of a batch.
 
         Args:
-            luma: (N, H, W) source code values on the device.
-            L: (N, 1, H, W) its `lightness`.
+            luma: (N, H, W) source code values on the device, uint8 or int32.
             ab: (N, 2, h, w) float32, the colours of ``picture`` at any size.
             picture: where in the frame they belong; outside it the frame stays neutral.
 
@@ -77,24 +89,51 @@ class Recombiner:
             Y', Cb and Cr code values: (N, H, W), and twice (N, ceil(H / 2^log2_chroma_h), ceil(W / 2^log2_chroma_w)),
             uint8 for 8 bit and int32 above.
         """
-        n, _, h, w = L.shape
+        n, h, w = luma.shape
+        log2_w, log2_h = self.out.log2_chroma_w, self.out.log2_chroma_h
         chroma_h, chroma_w = self.out.chroma_size(h, w)
-        chroma_L = _subsample(L, self.out.log2_chroma_w, self.out.log2_chroma_h)
-        chroma_ab = place_chroma(ab, chroma_h, chroma_w, picture, h, w)
+        placed_ab = place_chroma(ab, chroma_h, chroma_w, picture, h, w)
+        padded = _pad(luma, chroma_h << log2_h, chroma_w << log2_w)
 
+        y = luma if self.mode == "luma" else padded.new_empty(padded.shape, dtype=self._code_dtype)
         cb = torch.empty(n, chroma_h, chroma_w, dtype=self._code_dtype, device=self.device)
         cr = torch.empty_like(cb)
-        for rows in self._tiles(chroma_h, chroma_w):
-            _, b, r = _ycbcr(chroma_L[:, :, rows], chroma_ab[:, :, rows], self.out.matrix)
-            cb[:, rows], cr[:, rows] = self._chroma_codes(b), self._chroma_codes(r)
+        for frame in range(n):
+            for rows in self._tiles(chroma_h, chroma_w):
+                full = slice(rows.start << log2_h, rows.stop << log2_h)
+                block = _Blocks(padded[frame, full], log2_w, log2_h)
+                if self.mode == "luma":
+                    _, b, r = self._convert(block.mean().round_().int(), placed_ab[frame, :, rows])
+                else:
+                    y[frame, full], b, r = self._convert_blocks(block, placed_ab[frame, :, rows])
+                cb[frame, rows], cr[frame, rows] = self._chroma_codes(b), self._chroma_codes(r)
+        return y[:, :h, :w], cb, cr
 
-        if self.mode == "luma":
-            return luma, cb, cr
-        full_ab = place_chroma(ab, h, w, picture, h, w)
-        y = torch.empty(n, h, w, dtype=self._code_dtype, device=self.device)
-        for rows in self._tiles(h, w):
-            y[:, rows] = self._luma_codes(_ycbcr(L[:, :, rows], full_ab[:, :, rows], self.out.matrix)[0])
-        return y, cb, cr
+    def _convert_blocks(self, block: _Blocks, ab: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Y' codes of each pixel, and Cb and Cr of each block."""
+        y, cb, cr = self._convert(block.low, ab)
+        black, white = color.code_range(self.out.bit_depth, self.out.full_range)
+        y.mul_(white - black).add_(black)
+        if block.is_single:
+            return self._codes(y), cb, cr
+        bright_y, bright_cb, bright_cr = self._convert(block.high, ab)
+        slope = bright_y.mul_(white - black).add_(black).sub_(y).div_((block.high - block.low).clamp_min_(1))
+        share = (block.mean() - block.low).div_((block.high - block.low).clamp_min_(1))
+        cb.addcmul_(bright_cb.sub_(cb), share)
+        cr.addcmul_(bright_cr.sub_(cr), share)
+        codes = self._codes(block.line(y.addcmul_(slope, block.low, value=-1), slope))
+        contrasty = (block.high - block.low > self._most_span).nonzero(as_tuple=True)
+        if len(contrasty[0]):
+            pixels = block.pixels(contrasty)
+            exact = self._convert(pixels, ab[:, *contrasty, None].expand(-1, -1, pixels.shape[1]))[0]
+            block.put(codes, contrasty, self._codes(exact.mul_(white - black).add_(black)))
+        return codes, cb, cr
+
+    def _convert(self, luma: Tensor, ab: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Y' 0..1 and Cb, Cr -0.5..0.5, float32 (h, w), of (h, w) source codes and (2, h, w) ab."""
+        L = self.lightness(luma[None])[0, 0]
+        ycbcr = _encode(_lab_to_linear(L, ab), self._to_ycbcr)
+        return ycbcr[0].view(luma.shape), ycbcr[1].view(luma.shape), ycbcr[2].view(luma.shape)
 
     @property
     def _code_dtype(self) -> torch.dtype:
@@ -104,36 +143,111 @@ class Recombiner:
         rows = height_px if self.device.type != "cpu" else max(1, _TILE_PX // width_px)
         return [slice(top, min(top + rows, height_px)) for top in range(0, height_px, rows)]
 
-    def _luma_codes(self, y: Tensor) -> Tensor:
-        """Y' 0..1 to code values (ITU-T H.273 eq. 8 to 10)."""
-        black, white = color.code_range(self.out.bit_depth, self.out.full_range)
-        return y.mul_(white - black).add_(black).round_().clamp_(0, (1 << self.out.bit_depth) - 1).to(self._code_dtype)
+    def _codes(self, values: Tensor) -> Tensor:
+        """Code values from float ones; overwrites them."""
+        values.round_().clamp_(0, (1 << self.out.bit_depth) - 1)
+        if self.device.type == "cpu":  # numpy converts several times faster than torch does on a CPU
+            return torch.from_numpy(values.numpy().astype(np.uint8 if self.out.bit_depth == 8 else np.int32))
+        return values.to(self._code_dtype)
 
     def _chroma_codes(self, c: Tensor) -> Tensor:
         """Cb or Cr -0.5..0.5 to code values (ITU-T H.273 eq. 8 to 10)."""
         depth = self.out.bit_depth
         scale = (1 << depth) - 1 if self.out.full_range else 224 << (depth - 8)
-        return c.mul_(scale).add_(1 << (depth - 1)).round_().clamp_(0, (1 << depth) - 1).to(self._code_dtype)
+        return self._codes(c.mul_(scale).add_(1 << (depth - 1)))
 
 
-def _ycbcr(L: Tensor, ab: Tensor, matrix: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Y', Cb and Cr, (N, h, w) each, of (N, 1, h, w) L* and (N, 2, h, w) ab, clipped to the sRGB gamut.
+class _Blocks:
+    """The pixels that share a chroma sample, of an (H, W) part of a frame that holds whole blocks.
 
-    The same as `color.lab_to_rgb` and `color.rgb_to_ycbcr`, to 1e-5, without branches and powers: this runs on every
-    pixel of the film.
+    ``low`` and ``high`` (h, w) are the least and the greatest luma of each.
     """
-    fy = (L[:, 0] + 16) / 116
-    fx = torch.add(fy, ab[:, 0], alpha=1 / 500)
-    fz = torch.sub(fy, ab[:, 1], alpha=1 / 200)
-    xyz = [_lab_f_inverse(f) for f in (fx, fy, fz)]
-    rgb = []
-    for row in _LAB_XYZ_TO_RGB:
-        linear = xyz[0] * row[0]
-        rgb.append(_encode_srgb(linear.add_(xyz[1], alpha=row[1]).add_(xyz[2], alpha=row[2])))
-    r, g, b = rgb
-    kr, kb = MATRICES[matrix]
-    y = g.mul_(1 - kr - kb).add_(r, alpha=kr).add_(b, alpha=kb)
-    return y, b.sub_(y).div_(2 * (1 - kb)), r.sub_(y).div_(2 * (1 - kr))
+
+    def __init__(self, luma: Tensor, log2_w: int, log2_h: int) -> None:
+        self._luma = luma
+        self._log2_w, self._log2_h = log2_w, log2_h
+        self.is_single = log2_w == log2_h == 0
+        low = high = luma
+        for _ in range(log2_h):
+            low, high = torch.minimum(low[0::2], low[1::2]), torch.maximum(high[0::2], high[1::2])
+        for _ in range(log2_w):
+            low, high = torch.minimum(low[:, 0::2], low[:, 1::2]), torch.maximum(high[:, 0::2], high[:, 1::2])
+        self.low, self.high = low, high
+
+    def mean(self) -> Tensor:
+        """(h, w) float32."""
+        total = self._luma.float()
+        for _ in range(self._log2_h):
+            total = total[0::2] + total[1::2]
+        for _ in range(self._log2_w):
+            total = total[:, 0::2] + total[:, 1::2]
+        return total.div_(1 << self._log2_w + self._log2_h)
+
+    def line(self, offsets: Tensor, slopes: Tensor) -> Tensor:
+        """offset + slope * luma of each pixel, (H, W) float32, with (h, w) offsets and slopes."""
+        rows = self._luma.view(len(offsets), 1 << self._log2_h, -1)
+        widen = 1 << self._log2_w
+        return (
+            (rows * slopes.repeat_interleave(widen, 1)[:, None])
+            .add_(offsets.repeat_interleave(widen, 1)[:, None])
+            .view(self._luma.shape)
+        )
+
+    def pixels(self, blocks: tuple[Tensor, ...]) -> Tensor:
+        """(K, pixels of a block) luma of the K blocks with these row and column numbers."""
+        return self._apart(self._luma)[blocks[0], :, blocks[1]].flatten(1)
+
+    def put(self, plane: Tensor, blocks: tuple[Tensor, ...], values: Tensor) -> None:
+        """Set what `pixels` took, in ``plane`` (H, W)."""
+        self._apart(plane)[blocks[0], :, blocks[1]] = values.view(len(values), 1 << self._log2_h, 1 << self._log2_w)
+
+    def _apart(self, plane: Tensor) -> Tensor:
+        """(H, W) as (h, rows of a block, w, columns of a block)."""
+        h, w = self.low.shape
+        return plane.view(h, 1 << self._log2_h, w, 1 << self._log2_w)
+
+
+def _lab_to_linear(L: Tensor, ab: Tensor) -> Tensor:
+    """(3, P) linear R, G and B, not clipped, of (h, w) L* and (2, h, w) ab."""
+    f = torch.empty(3, L.numel(), device=L.device)
+    torch.div(L.flatten().add(16), 116, out=f[1])
+    torch.add(f[1], ab[0].flatten(), alpha=1 / 500, out=f[0])
+    torch.sub(f[1], ab[1].flatten(), alpha=1 / 200, out=f[2])
+    curved = f.clamp_min(_DELTA)  # CIE Lab's f(t) turned round: f^3, continued below 6/29 by its tangent
+    xyz = f.sub_(curved).mul_(3 * _DELTA**2).addcmul_(curved * curved, curved)
+    return torch.tensor(_LAB_XYZ_TO_RGB, device=L.device) @ xyz
+
+
+def _encode(linear: Tensor, to_ycbcr: Tensor) -> Tensor:
+    """(3, P) Y', Cb, Cr of (3, P) linear R, G, B, which are clipped to 0..1 and overwritten.
+
+    The same as `color.lab_to_rgb` and `color.rgb_to_ycbcr`, to 1e-5, without branches and powers.
+    """
+    root = linear.clamp(_SRGB_KNEE, 1).sqrt_().sqrt_()
+    encoded = root * _SRGB_POLYNOMIAL[-1]
+    for coefficient in _SRGB_POLYNOMIAL[-2:0:-1]:
+        encoded = encoded.add_(coefficient).mul_(root)
+    toe = linear.clamp_(0, _SRGB_KNEE).sub_(_SRGB_KNEE)
+    return to_ycbcr @ encoded.add_(_SRGB_POLYNOMIAL[0]).add_(toe, alpha=12.92)
+
+
+def _ycbcr_matrix(name: str) -> Tensor:
+    """(3, 3): Y', Cb, Cr of R', G', B'."""
+    kr, kb = MATRICES[name]
+    y = torch.tensor([kr, 1 - kr - kb, kb])
+    cb = (torch.tensor([0.0, 0.0, 1.0]) - y) / (2 * (1 - kb))
+    cr = (torch.tensor([1.0, 0.0, 0.0]) - y) / (2 * (1 - kr))
+    return torch.stack([y, cb, cr])
+
+
+def _pad(luma: Tensor, height_px: int, width_px: int) -> Tensor:
+    """(N, H, W), its last row and column repeated up to the size given."""
+    n, h, w = luma.shape
+    if h < height_px:
+        luma = torch.cat([luma, luma[:, -1:].expand(n, height_px - h, w)], dim=1)
+    if w < width_px:
+        luma = torch.cat([luma, luma[:, :, -1:].expand(n, height_px, width_px - w)], dim=2)
+    return luma
 
 
 # Rows of XYZ -> linear RGB with the white point multiplied in, for X/Xn, Y/Yn, Z/Zn.
@@ -142,37 +256,6 @@ _DELTA = 6 / 29
 _SRGB_KNEE = 0.0031308
 # 1.055 x^(1/2.4) - 0.055 on [knee, 1] as a polynomial in x^(1/4), fitted to a largest error of 6.6e-6.
 _SRGB_POLYNOMIAL = (-0.0613407186, 0.1620305701, 1.2553909029, -0.5774633410, 0.2895203549, -0.0681443619)
-
-
-def _lab_f_inverse(f: Tensor) -> Tensor:
-    """t of CIE Lab's f(t): f^3, continued below 6/29 by its tangent."""
-    curved = f.clamp_min(_DELTA)
-    return torch.addcmul((f - curved).mul_(3 * _DELTA**2), curved * curved, curved)
-
-
-def _encode_srgb(linear: Tensor) -> Tensor:
-    """sRGB transfer of linear light, clipped to 0..1."""
-    root = linear.clamp(_SRGB_KNEE, 1).sqrt_().sqrt_()
-    encoded = root * _SRGB_POLYNOMIAL[-1]
-    for coefficient in _SRGB_POLYNOMIAL[-2:0:-1]:
-        encoded = encoded.add_(coefficient).mul_(root)
-    toe = linear.clamp_(0, _SRGB_KNEE).sub_(_SRGB_KNEE)
-    return encoded.add_(_SRGB_POLYNOMIAL[0]).add_(toe, alpha=12.92)
-
-
-def _subsample(L: Tensor, log2_w: int, log2_h: int) -> Tensor:
-    """(N, 1, H, W) at the chroma samples: between two rows, and on the left of two columns, as H.264 sites them."""
-    for _ in range(log2_h):
-        if L.shape[-2] % 2:
-            L = F.pad(L, (0, 0, 0, 1), mode="replicate")
-        L = (L[..., 0::2, :] + L[..., 1::2, :]) / 2
-    for _ in range(log2_w):
-        if L.shape[-1] % 2:
-            L = F.pad(L, (0, 1, 0, 0), mode="replicate")
-        even, odd = L[..., 0::2], L[..., 1::2]
-        before = torch.cat([odd[..., :1], odd[..., :-1]], dim=-1)
-        L = (2 * even + odd + before) / 4
-    return L
 
 
 def place_chroma(

@@ -37,9 +37,15 @@ def make_synthetic_film(path: Path, *, width_px: int, height_px: int, frames: in
 
 
 def _texture(random: np.random.Generator, height_px: int, width_px: int) -> npt.NDArray[np.float32]:
-    """Luma 16..235 of patches at every scale, the coarse ones strongest, with hard edges between them."""
-    picture = np.zeros((height_px, width_px), np.float32)
+    """Luma 16..235 of soft patches at every scale, the coarse ones strongest."""
+    picture = np.full((height_px, width_px), 120, np.float32)
     for octave, cell_px in enumerate((128, 64, 32, 16, 8, 4)):
-        cells = random.normal(0, 45 / 1.6**octave, (height_px // cell_px + 1, width_px // cell_px + 1))
-        picture += np.kron(cells, np.ones((cell_px, cell_px)))[:height_px, :width_px].astype(np.float32)
-    return np.clip(picture + 120, 16, 235)
+        down, across = _hats(height_px, cell_px), _hats(width_px, cell_px)
+        picture += down @ random.normal(0, 60 / 1.7**octave, (down.shape[1], across.shape[1])) @ across.T
+    return np.clip(picture, 16, 235)
+
+
+def _hats(length_px: int, cell_px: int) -> npt.NDArray[np.float32]:
+    """(length, cells): the weights of linear interpolation between cells."""
+    at = np.arange(length_px)[:, None] / cell_px
+    return np.maximum(0, 1 - np.abs(at - np.arange(length_px // cell_px + 2))).astype(np.float32)
