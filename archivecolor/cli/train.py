@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -157,10 +158,13 @@ def train(
 
     planned = begin_or_resume(run, Run(asked, data), given, resume=resume)
     config = planned.config
-    with Processes.from_environment() as processes, StopSignals() as stop:
+    with Processes.from_environment() as processes, StopSignals(insist=processes.world_size == 1) as stop:
         silent = quiet or not processes.is_first
-        chosen = processes.device(choose_device(device))
+        # The one-channel kernel, whose memory format is ambiguous: a copy of 4 kB a step.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        chosen = choose_device(processes.device_name(device))
         if chosen.type == "cuda":
+            torch.cuda.set_device(chosen.index or 0)
             torch.backends.cudnn.benchmark = True  # every batch has the same shape
         dtype = choose_dtype(precision, chosen)
         photos = _load_photos(planned, processes, chosen, cache, cache_dir, workers, silent)
@@ -184,7 +188,7 @@ def train(
     elif not complete:
         if processes.is_first:
             print_warning(f"stopped at step {trainer.step} of {trainer.total_steps}; go on with --resume")
-        sys.exit(128 + stop.received)
+        sys.exit(128 + (stop.received or signal.SIGTERM))  # another process may have been the one that was told
 
 
 def _load_photos(
@@ -231,11 +235,12 @@ def _load_photos(
 class StopSignals:
     """SIGINT and SIGTERM as a request to stop: at once while nothing is at stake, else after the step in hand.
 
-    A second signal does not wait.
+    With ``insist`` a second signal does not wait. Under torchrun it has to: a Ctrl-C reaches each process twice, from
+    the terminal and from torchrun, which kills a process that takes longer than its --shutdown-timeout.
     """
 
-    def __init__(self) -> None:
-        self.patient = False
+    def __init__(self, *, insist: bool) -> None:
+        self.patient, self.insist = False, insist
         self.received = 0
 
     def requested(self) -> bool:
@@ -251,6 +256,6 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received or not self.patient:
+        if not self.patient or (self.received and self.insist):
             raise KeyboardInterrupt
-        self.received = number
+        self.received = self.received or number

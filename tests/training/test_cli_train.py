@@ -17,6 +17,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from archivecolor.cli import main
+from archivecolor.cli.train import StopSignals
 from archivecolor.config import TrainConfig
 from archivecolor.training.checkpoints import MetricsLog, checkpoints, load_checkpoint
 from archivecolor.weights import load_generator, read_metadata
@@ -264,6 +265,22 @@ def _newest_step(run: Path) -> int:
     return int(found[-1].stem.removeprefix("step-")) if found else 0
 
 
+def test_a_signal_that_comes_twice_is_one_request_under_torchrun() -> None:
+    """From the terminal and from torchrun itself; on its own, a second one means now."""
+    with StopSignals(insist=False) as stop:
+        stop.patient = True
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.raise_signal(number)
+        assert stop.requested() and stop.received == signal.SIGINT
+    with StopSignals(insist=True) as stop:
+        stop.patient = True
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    with StopSignals(insist=False), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
 def test_torchrun(work: Path, started: list[subprocess.Popen[str]]) -> None:
     run = work / "run"
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -274,3 +291,4 @@ def test_torchrun(work: Path, started: list[subprocess.Popen[str]]) -> None:
     assert load_checkpoint(checkpoints(run / "checkpoints")[-1])["step"] == 6
     records = MetricsLog(run / "metrics.jsonl").read()
     assert [r["step"] for r in records if "l1" in r] == [1, 2, 3, 4, 5, 6], "one process logs"
+    assert errors.count(f"{run}: trained") == 1 and "Warning" not in errors, errors

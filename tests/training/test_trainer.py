@@ -86,7 +86,9 @@ def test_compiled_networks_train_the_same(
 ) -> None:
     """The discriminators run twice before one backward pass, which a compiled graph must bear."""
     compile_module = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend="aot_eager"))
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module: compile_module(module, backend="aot_eager_decomp_partition")
+    )
     eager = Trainer(tiny_config, tiny_photos, CPU)
     compiled = Trainer(tiny_config, tiny_photos, CPU, compile_networks=True)
     for _ in range(3):
