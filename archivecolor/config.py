@@ -210,6 +210,27 @@ def _check_type(name: str, value: object, default: object) -> None:
 
 
 @dataclass(frozen=True)
+class RunOptions:
+    """How a training run goes about its work, which decides nothing of what is learned but for its precision.
+
+    ``cache`` says where decoded photographs are kept, ``workers`` how many threads decode them. The rest counts
+    steps, 0 turning a thing off, and checkpoints kept.
+    """
+
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile_networks: bool = False
+    cache: Literal["none", "disk", "ram", "device"] = "disk"
+    cache_dir: str | None = None
+    workers: int = 4
+    log_every: int = 20
+    validate_every: int = 1000
+    sample_every: int = 1000
+    checkpoint_every: int = 1000
+    keep: int = 2
+
+
+@dataclass(frozen=True)
 class ColorizeConfig:
     """How a film is coloured.
 

@@ -55,13 +55,19 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read one checkpoint on the CPU, without executing pickled code; raises `DataError` if it is not whole."""
+    """Read one checkpoint on the CPU, without executing pickled code.
+
+    The whole of it is read: tensors left on disk would be lost where another machine deletes the file.
+
+    Raises:
+        DataError: it is not whole.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # torch does not verify checksums
         if damaged is not None:
             raise DataError(f"{path}: damaged (checksum of {damaged})")
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a readable checkpoint ({error})") from error
     if not isinstance(state, dict) or "step" not in state:
@@ -81,13 +87,17 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
         partial.unlink()
     found = checkpoints(folder)
     warnings: list[str] = []
+    damaged: list[Path] = []
     for path in reversed(found):
         try:
             load_checkpoint(path)
-            return path, warnings
         except DataError as error:
             warnings.append(f"{error}; going on from the checkpoint before it")
-            path.replace(path.with_suffix(".damaged"))
+            damaged.append(path)
+            continue
+        for other in damaged:
+            other.replace(other.with_suffix(".damaged"))
+        return path, warnings
     if found:
         raise DataError(f"{folder}: none of its {len(found)} checkpoints is whole; start again with another --out")
     return None, warnings

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,15 +109,27 @@ def find_photos(directories: Sequence[Path]) -> tuple[list[Path], list[str], lis
     for root in directories:
         if not root.is_dir():
             raise DataError(f"{root}: not a folder of photographs")
-        for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in PHOTO_EXTENSIONS and p.is_file()):
+        name = root.resolve().name  # the same whether it is called ".", by a link or by its own name
+        for path in sorted(p for p in _files_below(root) if p.suffix.lower() in PHOTO_EXTENSIONS and p.is_file()):
             relative = path.relative_to(root)
             paths.append(path)
-            groups.append(f"{root.name}/{relative.parts[0]}" if len(relative.parts) > 1 else root.name)
-            names.append(f"{root.name}/{relative.as_posix()}")
+            groups.append(f"{name}/{relative.parts[0]}" if len(relative.parts) > 1 else name)
+            names.append(f"{name}/{relative.as_posix()}")
     if not paths:
         looked_for = ", ".join(sorted(PHOTO_EXTENSIONS))
         raise DataError(f"{', '.join(map(str, directories))}: no photographs found (looked for {looked_for})")
     return paths, groups, names
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    """Every file in the tree, also behind links to folders, each folder once."""
+    seen: set[str] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(folder) / name for name in files)
 
 
 def _read_square(path: Path, size_px: int) -> Array:

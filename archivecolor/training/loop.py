@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from archivecolor.config import RunOptions
 from archivecolor.training.checkpoints import (
     MetricsLog,
     load_checkpoint,
@@ -29,17 +30,6 @@ from archivecolor.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 SAMPLES = 8
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a run goes about its work, in steps; nothing here changes what is learned. 0 turns a thing off."""
-
-    log_every: int = 20
-    validate_every: int = 1000
-    sample_every: int = 1000
-    checkpoint_every: int = 1000
-    keep: int = 2
 
 
 @dataclass(frozen=True)

@@ -149,15 +149,45 @@ def test_resuming_takes_the_saved_settings_and_only_the_length_may_change(work: 
     refused = invoke("train", "--out", run, "--resume", "--l1-weight", 10, "--seed", 3, "--images", 16)
     assert refused.exit_code == 1
     assert "l1_weight is 100.0, not 10" in refused.stderr and "seed is 0, not 3" in refused.stderr
-    longer = invoke(
-        "train", "--out", run, "--resume", "--images", 16, "--cache-dir", work / "cache", "--l1-weight", 100
-    )
+    longer = invoke("train", "--out", run, "--resume", "--images", 16, "--l1-weight", 100)
     assert longer.exit_code == 0, longer.output
     assert TrainConfig.from_dict(json.loads((run / "config.json").read_text())["train"]).images == 16
     assert load_checkpoint(checkpoints(run / "checkpoints")[-1])["step"] == 4
-    epochs = invoke("train", "--out", run, "--resume", "--epochs", 3, "--cache-dir", work / "cache")
+    epochs = invoke("train", "--out", run, "--resume", "--epochs", 3)
     assert epochs.exit_code == 0, epochs.output
     assert load_checkpoint(checkpoints(run / "checkpoints")[-1])["step"] == 6  # 9 photographs to train on, 2 batches
+
+
+def test_resuming_works_as_the_run_was_begun(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Precision, cache and cadence too: nothing but the folder has to be named, from wherever."""
+    run = work / "run"
+    monkeypatch.chdir(work)
+    begun = invoke("train", "--config", "tiny.toml", "--out", run, "--images", 8, "--log-every", 1, "--keep", 5,
+                   "--cache-dir", "kept")  # fmt: skip
+    assert begun.exit_code == 0, begun.output
+    monkeypatch.chdir("/")
+    resumed = invoke("train", "--out", run, "--resume", "--images", 16, "--checkpoint-every", 1)
+    assert resumed.exit_code == 0, resumed.output
+    assert [r["step"] for r in MetricsLog(run / "metrics.jsonl").read() if "l1" in r] == [1, 2, 3, 4]
+    assert len(checkpoints(run / "checkpoints")) == 3
+    options = json.loads((run / "config.json").read_text())["options"]
+    assert (options["precision"], options["device"], options["cache_dir"]) == ("fp32", "cpu", str(work / "kept"))
+    assert (options["log_every"], options["keep"], options["checkpoint_every"]) == (1, 5, 1)
+
+
+def test_a_run_that_has_learnt_nothing_yet_takes_other_settings(work: Path) -> None:
+    """As when it was killed, or refused, before its first checkpoint, and is begun anew with --resume."""
+    run = work / "run"
+    refused = invoke("train", "--config", work / "tiny.toml", "--out", run, "--batch-size", 100, "--resume")
+    assert refused.exit_code == 1 and "choose a smaller --batch-size" in refused.stderr
+    assert not run.exists()
+    assert invoke("train", "--config", work / "tiny.toml", "--out", run, "--images", 8).exit_code == 0
+    for path in checkpoints(run / "checkpoints"):
+        path.unlink()
+    begun = invoke("train", "--out", run, "--resume", "--gan-loss", "lsgan", "--images", 4)
+    assert begun.exit_code == 0, begun.output
+    state = load_checkpoint(checkpoints(run / "checkpoints")[-1])
+    assert (state["step"], state["config"]["gan_loss"], state["config"]["size_px"]) == (1, "lsgan", 32)
 
 
 def test_left_out_photographs_are_counted_and_listed(work: Path) -> None:
@@ -223,8 +253,7 @@ def test_a_signal_writes_a_checkpoint_first(
     (saved,) = checkpoints(run / "checkpoints")
     step = load_checkpoint(saved)["step"]
     assert step >= 3
-    resumed = invoke("train", "--out", run, "--resume", "--images", 4 * step + 8, "--cache-dir", work / "cache",
-                     "--device", "cpu", "--precision", "fp32")  # fmt: skip
+    resumed = invoke("train", "--out", run, "--resume", "--images", 4 * step + 8)
     assert resumed.exit_code == 0, resumed.output
     straight = invoke("train", "--config", work / "tiny.toml", "--out", work / "straight", "--images", 4 * step + 8)
     assert straight.exit_code == 0, straight.output

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from archivecolor.config import RunOptions
 from archivecolor.errors import ConfigError
 from archivecolor.training.checkpoints import MetricsLog, checkpoints, load_checkpoint
 from archivecolor.training.distributed import Processes
-from archivecolor.training.loop import RunOptions, train
+from archivecolor.training.loop import train
 from tests.training.two_processes import STEPS, make_trainer
 
 ROOT = Path(__file__).parents[2]

@@ -12,11 +12,11 @@ import cv2
 import pytest
 import torch
 
-from archivecolor.config import TrainConfig
+from archivecolor.config import RunOptions, TrainConfig
 from archivecolor.errors import DataError
 from archivecolor.training.checkpoints import MetricsLog, checkpoints, load_checkpoint, save_checkpoint
 from archivecolor.training.data import LeftOut, PhotoSet
-from archivecolor.training.loop import LoopProgress, RunOptions, SilentReporter, train
+from archivecolor.training.loop import LoopProgress, SilentReporter, train
 from archivecolor.training.monitor import DivergedError
 from archivecolor.training.trainer import Trainer
 
@@ -190,8 +190,11 @@ def test_nothing_left_to_resume_from_is_said(tiny_config: TrainConfig, tiny_phot
     train(Trainer(tiny_config, tiny_photos, CPU), tmp_path, OPTIONS)
     for path in checkpoints(tmp_path / "checkpoints"):
         path.write_bytes(b"gone")
-    with pytest.raises(DataError, match="none of its 2 checkpoints is whole"):
-        train(Trainer(tiny_config, tiny_photos, CPU), tmp_path, OPTIONS)
+    log = (tmp_path / "metrics.jsonl").read_text()
+    for _ in range(2):  # also when it is tried again, as a scheduler would
+        with pytest.raises(DataError, match="none of its 2 checkpoints is whole"):
+            train(Trainer(tiny_config, tiny_photos, CPU), tmp_path, OPTIONS)
+    assert (tmp_path / "metrics.jsonl").read_text() == log
 
 
 def test_half_a_line_of_metrics_does_not_hinder(
