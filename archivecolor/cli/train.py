@@ -158,12 +158,8 @@ def _load_photos(planned: Run, processes: Processes, device: torch.device, silen
         photos = load(None)
     if processes.from_first(photos.fingerprint) != photos.fingerprint:
         raise ConfigError("the processes see different photographs: every machine needs the same folders")
-    if photos.left_out and not silent:
-        counts: dict[str, int] = {}
-        for entry in photos.left_out:
-            counts[entry.reason] = counts.get(entry.reason, 0) + 1
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
-        print_warning(f"{len(photos.left_out)} images left out ({reasons}); left_out.tsv in the run folder lists them")
+    if photos.left_out_note and not silent:
+        print_warning(f"{photos.left_out_note}; left_out.tsv in the run folder lists them")
     return photos
 
 

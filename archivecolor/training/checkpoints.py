@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +105,28 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     return None, warnings
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while ``path`` is written into a `DataError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error}); free some space or choose another place"
+        ) from error
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON under a temporary name, then rename."""
+    """Write ``value`` as JSON under a temporary name, then rename; raises `DataError` if it cannot be written."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` under a temporary name, then rename."""
+    """Write ``text`` under a temporary name, then rename; raises `DataError` if it cannot be written."""
     partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    with writing(path):
+        partial.write_text(text)
+        partial.replace(path)
 
 
 class MetricsLog:
@@ -122,8 +136,8 @@ class MetricsLog:
         self.path = path
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add one line."""
-        with self.path.open("a") as file:
+        """Add one line; raises `DataError` if it cannot be written."""
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
     def read(self) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from archivecolor.config import TrainConfig
+from archivecolor.training.checkpoints import writing
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,9 @@ def draw_curves(records: list[dict[str, Any]], path: Path, config: TrainConfig) 
 
     Returns:
         Whether it was drawn: matplotlib is optional, and a run without it goes on without curves.
+
+    Raises:
+        DataError: the file cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -57,6 +61,7 @@ def draw_curves(records: list[dict[str, Any]], path: Path, config: TrainConfig) 
             twin.set_ylabel("colourfulness / truth's", color="tab:orange")
     figure.suptitle(f"{config.preset}, {config.gan_loss}, L1 weight {config.l1_weight:g}")
     partial = path.with_suffix(".partial")
-    figure.savefig(partial, format="png", dpi=110)
-    partial.replace(path)
+    with writing(path):
+        figure.savefig(partial, format="png", dpi=110)
+        partial.replace(path)
     return True

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -67,6 +68,13 @@ class PhotoSet:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def left_out_note(self) -> str:
+        """How many images could not be used, and why, in one line; empty where all could."""
+        counts = Counter(entry.reason for entry in self.left_out)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+        return f"{len(self.left_out)} images left out ({reasons})" if counts else ""
 
     @property
     def fingerprint(self) -> str:
@@ -256,8 +264,8 @@ def _decode_all(
     needed, free = len(paths) * size_px * size_px * 3, shutil.disk_usage(pixels_path.parent).free
     if keep_pixels and needed > free:
         raise DataError(
-            f"{pixels_path.parent}: the cache of {len(paths)} photographs needs {needed / 1e9:.1f} GB and "
-            f"{free / 1e9:.1f} GB are free; choose another --cache-dir, or --cache none"
+            f"{pixels_path.parent}: the cache of {len(paths)} photographs needs {needed / 1e6:,.1f} MB and "
+            f"{free / 1e6:,.1f} MB are free; choose another --cache-dir, or --cache none"
         )
     partial = pixels_path.with_suffix(f".{os.getpid()}.partial")
     kept: list[int] = []

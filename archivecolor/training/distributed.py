@@ -178,7 +178,8 @@ class CrossProcessBatchNorm2d(nn.BatchNorm2d):
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(var * count / max(1, count - 1), self.momentum)
             gain = self.weight * torch.rsqrt(var + self.eps)
-            return (centred * gain.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+            normalised: Tensor = centred * gain.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+            return normalised.to(x.dtype)
 
 
 class _SumOverProcesses(torch.autograd.Function):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +20,7 @@ from archivecolor.training.checkpoints import (
     newest_checkpoint,
     save_checkpoint,
     write_text,
+    writing,
 )
 from archivecolor.training.curves import draw_curves
 from archivecolor.training.monitor import CollapseWatch, DivergedError, first_not_finite
@@ -46,6 +48,9 @@ class LoopProgress:
 class Reporter(Protocol):
     """Told about the progress of a run; the command line shows it."""
 
+    def on_step(self, step: int, total_steps: int) -> None:
+        """So many steps are done, or at least in the device's queue."""
+
     def on_log(self, progress: LoopProgress) -> None:
         """The losses have been logged."""
 
@@ -61,6 +66,8 @@ class Reporter(Protocol):
 
 class SilentReporter:
     """Reports nothing."""
+
+    def on_step(self, step: int, total_steps: int) -> None: ...
 
     def on_log(self, progress: LoopProgress) -> None: ...
 
@@ -93,16 +100,16 @@ def train(
     """
     options, reporter, processes = options or RunOptions(), reporter or SilentReporter(), trainer.processes
     folder = RunFolder(run, trainer, options, reporter)
-    folder.open()
     watch = CollapseWatch(trainer.config)
     total_steps = trainer.total_steps
-    meter = Meter(trainer.config.batch_size)
 
-    with Prefetcher(trainer.fetch) as photos:
+    with folder, Prefetcher(trainer.fetch) as photos:
+        meter = Meter(trainer.config.batch_size)
         while trainer.step < total_steps and not processes.any(should_stop()):
             terms = trainer.train_step(trainer.batch(trainer.step, photos.get(trainer.step)))
             meter.add(terms)
             step, last = trainer.step, trainer.step == total_steps
+            reporter.on_step(step, total_steps)
 
             if due(step, options.log_every) or last:
                 values = meter.means(processes.mean)
@@ -121,9 +128,7 @@ def train(
             if due(step, options.checkpoint_every) and not last:
                 folder.save(meter.means(processes.mean))
                 meter.pause()
-
-    folder.save(meter.means(processes.mean))
-    folder.close()
+        folder.save(meter.means(processes.mean))
     return trainer.step >= total_steps
 
 
@@ -186,12 +191,13 @@ class RunFolder:
         self._events: EventLog | None = None
         self._saved_step: int | None = None
 
-    def open(self) -> None:
+    def __enter__(self) -> RunFolder:
         """Make the folder and take up the newest whole checkpoint in it, in all processes."""
         newest: Path | None = None
         warnings: list[str] = []
         if self._writes:
-            self.path.mkdir(parents=True, exist_ok=True)
+            with writing(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
             newest, warnings = newest_checkpoint(self.path / "checkpoints")
         newest = self.trainer.processes.from_first(newest)
         if newest is not None:
@@ -201,13 +207,20 @@ class RunFolder:
             self.trainer.load_state_dict(state)
             self._saved_step = self.trainer.step
         if not self._writes:
-            return
+            return self
         self.metrics.rewind(self.trainer.step)
         lines = [f"{entry.path}\t{entry.reason}\n" for entry in self.trainer.photos.left_out]
         write_text(self.path / "left_out.tsv", "path\treason\n" + "".join(lines))
         self._events = EventLog.open(self.path / "tensorboard", self.trainer.step)
         for warning in warnings:
             self.log_warning(warning)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._events:
+            self._events.close()
 
     def log_losses(self, losses: dict[str, float], images_per_s: float) -> None:
         """Add the mean loss terms since the last time to the metrics."""
@@ -251,11 +264,6 @@ class RunFolder:
             path = save_checkpoint(self.path / "checkpoints", self.trainer.step, state, keep=self.options.keep)
             self._saved_step = self.trainer.step
             self.reporter.on_checkpoint(self.trainer.step, path)
-
-    def close(self) -> None:
-        """Finish the event files."""
-        if self._events:
-            self._events.close()
 
     def _record(self, record: dict[str, Any]) -> None:
         self.metrics.append(record)

@@ -12,7 +12,7 @@ from archivecolor import __version__
 from archivecolor.config import RunOptions, TrainConfig
 from archivecolor.errors import ConfigError, DataError
 from archivecolor.networks import Generator
-from archivecolor.training.checkpoints import checkpoints, load_checkpoint, write_json
+from archivecolor.training.checkpoints import checkpoints, load_checkpoint, write_json, writing
 
 CONFIG_FILE = "config.json"
 LENGTH = ("images", "epochs")
@@ -35,11 +35,9 @@ class Run:
             "train": self.config.to_dict(),
             "options": asdict(self.options),
         }
-        try:
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / CONFIG_FILE, record)
-        except OSError as error:
-            raise DataError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
+        write_json(folder / CONFIG_FILE, record)
 
     @classmethod
     def read(cls, folder: Path) -> Run | None:

@@ -126,6 +126,9 @@ def test_a_bad_configuration_file_is_wrong_usage(line: str, said: str, work: Pat
         ([], "--data"),
         (["--data", ".", "--size", 100], "multiple of 128"),
         (["--data", ".", "--ema", 1.5], "ema must be from 0 to 1"),
+        (["--data", ".", "--seed", 2**70], "seed must be"),
+        (["--data", ".", "--size", 128, "--preset", "in-sn"], "at least 256 for in-sn"),
+        (["--data", ".", "--size", 128, "--batch-size", 1], "batch_size must be at least 2"),
     ],
 )
 def test_errors_are_one_line_and_exit_1(arguments: list[object], said: str, tmp_path: Path) -> None:

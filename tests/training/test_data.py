@@ -59,6 +59,7 @@ def test_bad_files_are_left_out_with_the_reason(photo_folder: Path, tmp_path: Pa
     (photo_folder / "e_cut.jpg").write_bytes((photo_folder / "e_cut.jpg").read_bytes()[:-400])
     photos = load_photos([photo_folder], 32, cache_dir=tmp_path / "cache")
     assert len(photos) == 12
+    assert photos.left_out_note == "5 images left out (1 grey, 3 not a readable image, 1 smaller than 32 px)"
     assert {entry.path.name: entry.reason for entry in photos.left_out} == {
         "a_grey.png": "grey",
         "b_tiny.png": "smaller than 32 px",
