@@ -113,8 +113,6 @@ def train(
 
             if due(step, options.log_every) or last:
                 values = meter.means(processes.mean)
-                if (name := first_not_finite(values)) is not None:
-                    raise DivergedError(run, step, name)
                 folder.log_losses(values, meter.images_per_s())
                 if warning := watch.observe(values):
                     folder.log_warning(warning)
@@ -223,7 +221,9 @@ class RunFolder:
             self._events.close()
 
     def log_losses(self, losses: dict[str, float], images_per_s: float) -> None:
-        """Add the mean loss terms since the last time to the metrics."""
+        """Add the mean loss terms since the last time to the metrics, unless one is no longer a number."""
+        if (name := first_not_finite(losses)) is not None:
+            raise DivergedError(self.path, self.trainer.step, name, self._saved_step)
         if self._writes:
             step, total_steps, batch_size = self.trainer.step, self.trainer.total_steps, self.trainer.config.batch_size
             self._record({"step": step, "images": step * batch_size, **losses, "images_per_s": images_per_s})
@@ -258,12 +258,12 @@ class RunFolder:
         """Write a checkpoint, unless ``terms``, the losses since the last log, or the weights are no longer numbers."""
         name = first_not_finite(terms) or (None if self.trainer.is_finite() else "a weight")
         if name is not None:
-            raise DivergedError(self.path, self.trainer.step, name)
+            raise DivergedError(self.path, self.trainer.step, name, self._saved_step)
         if self._writes and self.trainer.step != self._saved_step:
             state = self.trainer.state_dict()
             path = save_checkpoint(self.path / "checkpoints", self.trainer.step, state, keep=self.options.keep)
-            self._saved_step = self.trainer.step
             self.reporter.on_checkpoint(self.trainer.step, path)
+        self._saved_step = self.trainer.step
 
     def _record(self, record: dict[str, Any]) -> None:
         self.metrics.append(record)

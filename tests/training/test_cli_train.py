@@ -270,7 +270,7 @@ def test_kill_9_never_leaves_a_run_that_cannot_resume(work: Path, started: list[
 
 
 def kill_repeatedly(work: Path, started: list[subprocess.Popen[str]], kills: int) -> None:
-    """Kill a run at random moments, with a checkpoint every step; it must get on each time, and end."""
+    """Kill a run at random moments, a checkpoint every step; it must get on each time, and end as the one that was left alone."""
     run, dice = work / "run", random.Random(5)
     arguments = ("--out", run, "--resume", "--log-every", 1, "--checkpoint-every", 1, "--sample-every", 3)
     reached = 0
@@ -290,6 +290,13 @@ def kill_repeatedly(work: Path, started: list[subprocess.Popen[str]], kills: int
     assert load_checkpoint(checkpoints(run / "checkpoints")[-1])["step"] == reached + 3
     steps = [r["step"] for r in MetricsLog(run / "metrics.jsonl").read() if "l1" in r]
     assert steps == list(range(1, reached + 4)), "each step is logged once"
+    straight = invoke(
+        "train", "--config", work / "tiny.toml", "--out", work / "straight", "--images", 4 * (reached + 3)
+    )
+    assert straight.exit_code == 0, straight.output
+    ends = [load_checkpoint(checkpoints(work / name / "checkpoints")[-1]) for name in ("run", "straight")]
+    for network in ("generator", "discriminator", "ema", "optimiser_g", "optimiser_d"):
+        assert same(ends[0][network], ends[1][network]), network
 
 
 def _newest_step(run: Path) -> int:
