@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from archivecolor.cli.console import command_options, error_console, print_warning
 from archivecolor.cli.training_display import decoding_bar
@@ -230,9 +231,9 @@ def _show_table(evaluation: Evaluation) -> None:
     table = Table(caption=f"{evaluation.images} photographs")
     table.add_column("method")
     for _, heading, _ in COLUMNS:
-        table.add_column(heading, justify="right", overflow="fold")
+        table.add_column(Text(heading), justify="right", overflow="fold")  # brackets in a str are rich's markup
     for row in evaluation.rows:
-        table.add_row(row.method, *evaluation.cells(row))
+        table.add_row(Text(row.method), *evaluation.cells(row))
     console = Console()
     if not console.is_terminal:
         console.width = 120  # in a file or a pipe, room for every heading

@@ -149,7 +149,8 @@ def test_command_evaluates_the_runs_average(work: Path, monkeypatch: pytest.Monk
 
 
 def test_command_prints_a_table_or_markdown(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = invoke(work, work / "random.safetensors", "--images", 3, monkeypatch=monkeypatch)
+    table = invoke(work, f"[b]={work / 'random.safetensors'}", "--images", 3, monkeypatch=monkeypatch)
+    assert table.stdout.count("[dB]") == 2 and "[b]" in table.stdout
     assert (
         table.exit_code == 0
         and "3 photographs" in table.stdout

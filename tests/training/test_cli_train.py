@@ -270,7 +270,7 @@ def test_kill_9_never_leaves_a_run_that_cannot_resume(work: Path, started: list[
 
 
 def kill_repeatedly(work: Path, started: list[subprocess.Popen[str]], kills: int) -> None:
-    """Kill a run at random moments, a checkpoint every step; it must get on each time, and end as the one that was left alone."""
+    """Kill a run at random moments; it must get on each time, and end as one that was left alone."""
     run, dice = work / "run", random.Random(5)
     arguments = ("--out", run, "--resume", "--log-every", 1, "--checkpoint-every", 1, "--sample-every", 3)
     reached = 0
