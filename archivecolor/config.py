@@ -144,6 +144,8 @@ class TrainConfig:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.images is not None and self.images < 1:
             raise ConfigError(f"images must be at least 1, not {self.images}")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed must be a whole number from 0 to below 2^63, not {self.seed}")
         for name in ("l1_weight", "adversarial_weight", "lr_g", "lr_d", "pretrain_images"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be a number from 0 up, not {getattr(self, name)}")
@@ -156,6 +158,15 @@ class TrainConfig:
         multiple = self.generator.size_multiple_px
         if self.size_px % multiple:
             raise ConfigError(f"size_px must be a multiple of {multiple} for this generator, not {self.size_px}")
+        if self.size_px == multiple:  # one pixel at the bottleneck
+            if self.generator.norm == "in":
+                raise ConfigError(
+                    f"size_px must be at least {2 * multiple} for {self.preset}: instance norm of one pixel is zero"
+                )
+            if self.batch_size == 1:
+                raise ConfigError(
+                    f"batch_size must be at least 2 at size_px {multiple}: batch norm of one value is zero"
+                )
         if self.discriminator_widths is not None and len(self.discriminator_widths) != 4:
             raise ConfigError("discriminator_widths must be four numbers: the 70x70 discriminator has four layers")
         coarsest_px = self.size_px // 2 ** (self.discriminator.scales - 1)
@@ -207,6 +218,27 @@ def _check_type(name: str, value: object, default: object) -> None:
         fits = type(value) is int or (default is None and value is None)
     if not fits:
         raise ConfigError(f"{name}: {value!r} is not a value of the right kind")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a training run goes about its work, which decides nothing of what is learned but for its precision.
+
+    ``cache`` says where decoded photographs are kept, ``workers`` how many threads decode them. The rest counts
+    steps, 0 turning a thing off, and checkpoints kept.
+    """
+
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile_networks: bool = False
+    cache: Literal["none", "disk", "ram", "device"] = "disk"
+    cache_dir: str | None = None
+    workers: int = 4
+    log_every: int = 20
+    validate_every: int = 1000
+    sample_every: int = 1000
+    checkpoint_every: int = 1000
+    keep: int = 2
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ output channel, everything else float32; the generator's configuration is in the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -80,14 +82,9 @@ def verify(path: Path) -> str:
         WeightsError: the file is not the one that the manifest describes, or the manifest cannot be read.
     """
     digest = sha256_of(path)
-    manifest = path.parent / MANIFEST
-    if manifest.is_file():
-        try:
-            expected = json.loads(manifest.read_text()).get(path.name, {}).get("sha256", digest)
-        except (ValueError, AttributeError) as error:
-            raise WeightsError(f"{manifest}: not a readable manifest ({error})") from error
-        if expected != digest:
-            raise WeightsError(f"{path}: damaged or replaced: its SHA-256 is not the manifest's; fetch it again")
+    entry = _read_manifest(path.parent / MANIFEST).get(path.name)
+    if isinstance(entry, dict) and entry.get("sha256", digest) != digest:
+        raise WeightsError(f"{path}: damaged or replaced: its SHA-256 is not the manifest's; fetch it again")
     return digest
 
 
@@ -133,22 +130,42 @@ def save_generator(generator: Generator, path: Path, metadata: Mapping[str, str]
 
     Returns:
         The file's SHA-256.
+
+    Raises:
+        WeightsError: it cannot be written, or the manifest that is there cannot be read.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = _quantise({name: tensor.detach().cpu() for name, tensor in generator.state_dict().items()})
     header = {**(metadata or {}), "format": FORMAT, "config": json.dumps(generator.config.to_dict())}
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata=header)
-    partial.replace(path)
-    digest = sha256_of(path)
-
     manifest = path.parent / MANIFEST
-    entries = json.loads(manifest.read_text()) if manifest.is_file() else {}
-    entries[path.name] = {"sha256": digest, "bytes": path.stat().st_size}
-    partial = manifest.with_name(manifest.name + ".partial")
-    partial.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n")
-    partial.replace(manifest)
+    entries = _read_manifest(manifest)
+    partials = [file.with_name(file.name + ".partial") for file in (path, manifest)]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, partials[0], metadata=header)
+        digest = sha256_of(partials[0])
+        entries[path.name] = {"sha256": digest, "bytes": partials[0].stat().st_size}
+        partials[1].write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n")
+        partials[0].replace(path)
+        partials[1].replace(manifest)
+    except (OSError, SafetensorError) as error:
+        for partial in partials:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+        raise WeightsError(f"{path}: cannot be written ({error})") from error
     return digest
+
+
+def _read_manifest(manifest: Path) -> dict[str, Any]:
+    """What ``manifest`` says of each file; nothing where it is not there."""
+    if not manifest.is_file():
+        return {}
+    try:
+        entries = json.loads(manifest.read_text())
+        if not isinstance(entries, dict):
+            raise ValueError("not a table of files")
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{manifest}: not a readable manifest ({error})") from error
+    return entries
 
 
 def _quantise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

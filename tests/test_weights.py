@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import archivecolor.weights as weights
@@ -70,6 +71,31 @@ def test_metadata_and_manifest(saved: Path) -> None:
     assert entry == {"sha256": weights.sha256_of(saved), "bytes": saved.stat().st_size}
     assert weights.verify(saved) == entry["sha256"]
     assert not list(saved.parent.glob("*.partial"))
+
+
+def test_weights_that_cannot_be_written_are_one_error(
+    saved: Path, generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = saved.read_bytes()
+
+    def full(tensors: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(weights, "save_file", full)
+    with pytest.raises(WeightsError, match=r"small\.safetensors: cannot be written \(.*No space left"):
+        weights.save_generator(generator, saved)
+    assert saved.read_bytes() == before
+    assert sorted(path.name for path in saved.parent.iterdir()) == ["manifest.json", "small.safetensors"]
+    with pytest.raises(WeightsError, match="cannot be written"):
+        weights.save_generator(generator, saved / "below_a_file.safetensors")
+
+
+def test_a_manifest_that_cannot_be_read_is_not_replaced(saved: Path, generator: Generator) -> None:
+    (saved.parent / "manifest.json").write_text('{"a":')
+    with pytest.raises(WeightsError, match=r"manifest\.json: not a readable manifest"):
+        weights.save_generator(generator, saved.parent / "other.safetensors")
+    assert not (saved.parent / "other.safetensors").exists()
 
 
 def test_manifest_keeps_other_entries(saved: Path, generator: Generator) -> None:

@@ -11,8 +11,10 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from archivecolor.cli.console import command_options, error_console, print_warning
+from archivecolor.cli.training_display import decoding_bar
 from archivecolor.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -122,9 +124,11 @@ def evaluate(
     chosen = choose_device(device)
     dtype = choose_dtype(precision, chosen)
     generators = load_methods(methods, size_px)
-    photos = load_photos(data, size_px, cache=cache, cache_dir=cache_dir)
-    perceptual, note = _perceptual(vgg, vgg_input, chosen)
-    if note and not quiet:
+    with decoding_bar(quiet) as on_decoded:
+        photos = load_photos(data, size_px, cache=cache, cache_dir=cache_dir, on_progress=on_decoded)
+    perceptual, reason = _perceptual(vgg, vgg_input, chosen)
+    notes = [note for note in (photos.left_out_note, reason) if note]
+    for note in notes if not quiet else ():
         print_warning(note)
 
     indices = choose_indices(photos, images)
@@ -138,7 +142,7 @@ def evaluate(
             keep_pictures=grid,
             on_progress=on_progress,
         )
-    evaluation.note = note
+    evaluation.note = "; ".join(notes)
     if out is not None:
         _write_all(evaluation, out)
     if as_json:
@@ -227,9 +231,9 @@ def _show_table(evaluation: Evaluation) -> None:
     table = Table(caption=f"{evaluation.images} photographs")
     table.add_column("method")
     for _, heading, _ in COLUMNS:
-        table.add_column(heading, justify="right", overflow="fold")
+        table.add_column(Text(heading), justify="right", overflow="fold")  # brackets in a str are rich's markup
     for row in evaluation.rows:
-        table.add_row(row.method, *evaluation.cells(row))
+        table.add_row(Text(row.method), *evaluation.cells(row))
     console = Console()
     if not console.is_terminal:
         console.width = 120  # in a file or a pipe, room for every heading

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -14,8 +16,8 @@ from click.core import ParameterSource
 
 from archivecolor.cli.console import command_options, error_console, print_warning
 from archivecolor.cli.training_display import decoding_bar, training_display
-from archivecolor.cli.training_options import read_config_file, training_settings
-from archivecolor.config import TrainConfig
+from archivecolor.cli.training_options import read_config_file, running_options, training_settings
+from archivecolor.config import RunOptions, TrainConfig
 from archivecolor.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from archivecolor.training.data import PhotoSet
     from archivecolor.training.distributed import Processes
+    from archivecolor.training.runs import Run
 
 
 @click.command()
@@ -58,56 +61,7 @@ if TYPE_CHECKING:
     help="Start the generator of a new run from exported weights.",
 )
 @training_settings
-@click.option("--device", default="auto", show_default=True, help="auto, cuda, cuda:1, mps or cpu.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "bf16", "fp32"]),
-    default="auto",
-    show_default=True,
-    help="Arithmetic of the networks; auto is bf16 where the device has it.",
-)
-@click.option("--compile", "compile_networks", is_flag=True, help="Run the networks through torch.compile.")
-@click.option(
-    "--cache",
-    type=click.Choice(["none", "disk", "ram", "device"]),
-    default="disk",
-    show_default=True,
-    help="Where decoded photographs are kept.",
-)
-@click.option(
-    "--cache-dir", type=click.Path(path_type=Path), help="Folder of the cache; the user's cache folder if not given."
-)
-@click.option(
-    "--workers", type=click.IntRange(1), default=4, show_default=True, help="Threads that decode photographs."
-)
-@click.option(
-    "--log-every", type=click.IntRange(1), default=20, show_default=True, metavar="STEPS", help="Log the losses."
-)
-@click.option(
-    "--validate-every",
-    type=click.IntRange(0),
-    default=1000,
-    show_default=True,
-    metavar="STEPS",
-    help="Score the held-out photographs and draw the curves; 0 only at the end.",
-)
-@click.option(
-    "--sample-every",
-    type=click.IntRange(0),
-    default=1000,
-    show_default=True,
-    metavar="STEPS",
-    help="Write a sample grid; 0 only at the end.",
-)
-@click.option(
-    "--checkpoint-every",
-    type=click.IntRange(1),
-    default=1000,
-    show_default=True,
-    metavar="STEPS",
-    help="Write a checkpoint.",
-)
-@click.option("--keep", type=click.IntRange(1), default=2, show_default=True, metavar="N", help="Checkpoints kept.")
+@running_options
 @command_options
 @click.pass_context
 def train(
@@ -118,19 +72,8 @@ def train(
     run: Path,
     resume: bool,
     init: Path | None,
-    device: str,
-    precision: str,
-    compile_networks: bool,
-    cache: Any,
-    cache_dir: Path | None,
-    workers: int,
-    log_every: int,
-    validate_every: int,
-    sample_every: int,
-    checkpoint_every: int,
-    keep: int,
     quiet: bool,
-    **settings: Any,
+    **values: Any,
 ) -> None:
     """Train the paper's networks on a tree of colour photographs.
 
@@ -142,30 +85,31 @@ def train(
     archivecolor train --data photos --out runs/film --film-look --augment --images 400000
     archivecolor train --out runs/film --resume --images 800000
     """
-    given = [name for name in settings if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
-    asked = TrainConfig(**settings)
+    given = [name for name in values if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    asked = TrainConfig(**{field.name: values.pop(field.name) for field in fields(TrainConfig)})
+    asked_options = RunOptions(**values)
 
     import torch
 
     from archivecolor.colorize.device import choose_device, choose_dtype
     from archivecolor.training.distributed import Processes
-    from archivecolor.training.loop import RunOptions
     from archivecolor.training.loop import train as train_loop
     from archivecolor.training.runs import Run, begin_or_resume
     from archivecolor.training.trainer import Trainer
     from archivecolor.weights import find_weights, load_generator
 
-    planned = begin_or_resume(run, Run(asked, data), given, resume=resume)
-    config = planned.config
-    with Processes.from_environment() as processes, StopSignals() as stop:
+    planned = begin_or_resume(run, Run(asked, data, asked_options), given, resume=resume)
+    config, options = planned.config, planned.options
+    with Processes.from_environment() as processes, StopSignals(insist=processes.world_size == 1) as stop:
         silent = quiet or not processes.is_first
-        chosen = processes.device(choose_device(device))
+        # The one-channel kernel, whose memory format is ambiguous: a copy of 4 kB a step.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        chosen = choose_device(processes.device_name(options.device))
         if chosen.type == "cuda":
+            torch.cuda.set_device(chosen.index or 0)
             torch.backends.cudnn.benchmark = True  # every batch has the same shape
-        dtype = choose_dtype(precision, chosen)
-        photos = _load_photos(planned, processes, chosen, cache, cache_dir, workers, silent)
-        if processes.is_first:
-            planned.write(run)
+        dtype = choose_dtype(options.precision, chosen)
+        photos = _load_photos(planned, processes, chosen, silent)
         trainer = Trainer(
             config,
             photos,
@@ -173,9 +117,10 @@ def train(
             None if dtype is torch.float32 else dtype,
             processes=processes,
             init=load_generator(find_weights(init)) if init else None,
-            compile_networks=compile_networks,
+            compile_networks=options.compile_networks,
         )
-        options = RunOptions(log_every, validate_every, sample_every, checkpoint_every, keep)
+        if processes.is_first:
+            planned.write(run)
         stop.patient = True
         with training_display(f"{config.preset} on {chosen}, {str(dtype).removeprefix('torch.')}", silent) as reporter:
             complete = train_loop(trainer, run, options, reporter=reporter, should_stop=stop.requested)
@@ -184,29 +129,23 @@ def train(
     elif not complete:
         if processes.is_first:
             print_warning(f"stopped at step {trainer.step} of {trainer.total_steps}; go on with --resume")
-        sys.exit(128 + stop.received)
+        sys.exit(128 + (stop.received or signal.SIGTERM))  # another process may have been the one that was told
 
 
-def _load_photos(
-    planned: Any,
-    processes: Processes,
-    device: torch.device,
-    cache: Any,
-    cache_dir: Path | None,
-    workers: int,
-    silent: bool,
-) -> PhotoSet:
+def _load_photos(planned: Run, processes: Processes, device: torch.device, silent: bool) -> PhotoSet:
     """Decode in one process of each machine, then open the cache in the others."""
     from archivecolor.training.data import load_photos
+
+    options = planned.options
 
     def load(on_progress: Callable[[int, int], None] | None) -> PhotoSet:
         return load_photos(
             planned.data,
             planned.config.stored_px,
-            cache=cache,
-            cache_dir=cache_dir,
+            cache=options.cache,
+            cache_dir=Path(options.cache_dir) if options.cache_dir else None,
             device=device,
-            workers=workers,
+            workers=options.workers,
             on_progress=on_progress,
         )
 
@@ -219,23 +158,20 @@ def _load_photos(
         photos = load(None)
     if processes.from_first(photos.fingerprint) != photos.fingerprint:
         raise ConfigError("the processes see different photographs: every machine needs the same folders")
-    if photos.left_out and not silent:
-        counts: dict[str, int] = {}
-        for entry in photos.left_out:
-            counts[entry.reason] = counts.get(entry.reason, 0) + 1
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
-        print_warning(f"{len(photos.left_out)} images left out ({reasons}); left_out.tsv in the run folder lists them")
+    if photos.left_out_note and not silent:
+        print_warning(f"{photos.left_out_note}; left_out.tsv in the run folder lists them")
     return photos
 
 
 class StopSignals:
     """SIGINT and SIGTERM as a request to stop: at once while nothing is at stake, else after the step in hand.
 
-    A second signal does not wait.
+    With ``insist`` a second signal does not wait. Under torchrun it has to: a Ctrl-C reaches each process twice, from
+    the terminal and from torchrun, which kills a process that takes longer than its --shutdown-timeout.
     """
 
-    def __init__(self) -> None:
-        self.patient = False
+    def __init__(self, *, insist: bool) -> None:
+        self.patient, self.insist = False, insist
         self.received = 0
 
     def requested(self) -> bool:
@@ -251,6 +187,6 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received or not self.patient:
+        if not self.patient or (self.received and self.insist):
             raise KeyboardInterrupt
-        self.received = number
+        self.received = self.received or number

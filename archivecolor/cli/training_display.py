@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from archivecolor.training.loop import LoopProgress, Reporter
 
 
+SHOWN_SCORES = ("l1", "psnr_db", "colourfulness_ratio", "ab_intersection")
+
+
 @contextmanager
 def decoding_bar(silent: bool) -> Iterator[Callable[[int, int], None] | None]:
     """A progress bar for photographs being decoded; None where there is no terminal."""
@@ -61,16 +64,20 @@ class LiveReporter:
         self._note = ""
         self._show()
 
+    def on_step(self, step: int, total_steps: int) -> None:
+        """See `archivecolor.training.loop.Reporter`."""
+        self._progress.update(self._task, completed=step, total=total_steps)
+
     def on_log(self, progress: LoopProgress) -> None:
         """See `archivecolor.training.loop.Reporter`."""
         self._losses = progress.losses
         speed = f"{progress.images_per_s:.1f} images/s, {duration(progress.seconds_left)} left"
-        self._progress.update(self._task, completed=progress.step, total=progress.total_steps, speed=speed)
+        self._progress.update(self._task, speed=speed)
         self._show()
 
     def on_validation(self, step: int, scores: dict[str, float]) -> None:
         """See `archivecolor.training.loop.Reporter`."""
-        self._scores = {name: value for name, value in scores.items() if name != "images"}
+        self._scores = {name: scores[name] for name in SHOWN_SCORES if name in scores}
         self._show()
 
     def on_checkpoint(self, step: int, path: Path) -> None:
@@ -96,6 +103,9 @@ class WarningReporter:
 
     def __init__(self, silent: bool) -> None:
         self._silent = silent
+
+    def on_step(self, step: int, total_steps: int) -> None:
+        """Nothing."""
 
     def on_log(self, progress: LoopProgress) -> None:
         """Nothing: metrics.jsonl has it."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from archivecolor.config import PRESETS, TrainConfig
+from archivecolor.config import PRESETS, RunOptions, TrainConfig
 
-PAPER = TrainConfig()
+PAPER, USUAL = TrainConfig(), RunOptions()
 
 
 class Widths(click.ParamType):  # type: ignore[type-arg]
@@ -49,9 +49,11 @@ def read_config_file(ctx: click.Context, param: click.Parameter, path: Path | No
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
 
 
-def setting(*names: str, field: str, help: str, **attributes: Any) -> Callable[[Any], Any]:
-    """An option for one field of `TrainConfig`, the paper's value as default."""
-    default = getattr(PAPER, field)
+def setting(
+    *names: str, field: str, help: str, of: TrainConfig | RunOptions = PAPER, **attributes: Any
+) -> Callable[[Any], Any]:
+    """An option for one field of `TrainConfig`, the paper's value as default, or of `RunOptions`."""
+    default = getattr(of, field)
     return click.option(*names, field, default=default, show_default=default is not None, help=help, **attributes)
 
 
@@ -117,6 +119,82 @@ def training_settings(function: Any) -> Any:
                 field="discriminator_widths",
                 type=Widths(),
                 help="The four channel counts of the discriminators.",
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def running_options(function: Any) -> Any:
+    """Options for how the work is done."""
+    for option in reversed(
+        [
+            setting("--device", field="device", of=USUAL, help="auto, cuda, cuda:1, mps or cpu."),
+            setting(
+                "--precision",
+                field="precision",
+                of=USUAL,
+                type=click.Choice(["auto", "bf16", "fp32"]),
+                help="Arithmetic of the networks; auto is bf16 where the device has it.",
+            ),
+            setting(
+                "--compile/--no-compile",
+                field="compile_networks",
+                of=USUAL,
+                help="Run the networks through torch.compile.",
+            ),
+            setting(
+                "--cache",
+                field="cache",
+                of=USUAL,
+                type=click.Choice(["none", "disk", "ram", "device"]),
+                help="Where decoded photographs are kept.",
+            ),
+            setting(
+                "--cache-dir",
+                field="cache_dir",
+                of=USUAL,
+                type=click.Path(resolve_path=True),
+                help="Folder of the cache; the user's cache folder if not given.",
+            ),
+            setting(
+                "--workers", field="workers", of=USUAL, type=click.IntRange(1), help="Threads that decode photographs."
+            ),
+            setting(
+                "--log-every",
+                field="log_every",
+                of=USUAL,
+                type=click.IntRange(1),
+                metavar="STEPS",
+                help="Log the losses.",
+            ),
+            setting(
+                "--validate-every",
+                field="validate_every",
+                of=USUAL,
+                type=click.IntRange(0),
+                metavar="STEPS",
+                help="Score the held-out photographs and draw the curves; 0 only at the end.",
+            ),
+            setting(
+                "--sample-every",
+                field="sample_every",
+                of=USUAL,
+                type=click.IntRange(0),
+                metavar="STEPS",
+                help="Write a sample grid; 0 only at the end.",
+            ),
+            setting(
+                "--checkpoint-every",
+                field="checkpoint_every",
+                of=USUAL,
+                type=click.IntRange(1),
+                metavar="STEPS",
+                help="Write a checkpoint.",
+            ),
+            setting(
+                "--keep", field="keep", of=USUAL, type=click.IntRange(1), metavar="N", help="Newest checkpoints kept."
             ),
         ]
     ):

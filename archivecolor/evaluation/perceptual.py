@@ -95,8 +95,8 @@ def load_vgg19(source: str | Path | None = None, preprocessing: Preprocessing = 
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its zip and pickle readers raise
-        raise DataError(f"{path}: not a readable file of weights ({error})") from error
+    except Exception as error:  # torch.load raises whatever its zip and pickle readers raise, with much advice
+        raise DataError(f"{path}: not a readable file of weights, as torch saves them") from error
     return PerceptualDistance(_vgg19_features(state, str(path)), preprocessing)
 
 

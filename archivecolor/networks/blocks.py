@@ -21,7 +21,8 @@ class SpectralConv2d(nn.Module):
     """4x4 convolution whose weight is divided by its largest singular value where ``spectral_norm`` is on.
 
     The division is applied to the output, ``conv(x, W) / sigma + bias``, which is the same function and spares a
-    copy of W each step. Sigma is estimated by one power iteration a training step (Miyato et al. 2018, algorithm 1).
+    copy of W each step. Sigma is estimated by power iteration (Miyato et al. 2018, algorithm 1); the forward pass
+    only reads the estimate of the left singular vector, ``u``, and `iterate_power` brings it up to date.
     """
 
     def __init__(
@@ -43,33 +44,28 @@ class SpectralConv2d(nn.Module):
             self.register_buffer("u", F.normalize(torch.randn(out_channels), dim=0))
             self.u: Tensor
             for _ in range(10):
-                self._iterate()
+                self.iterate_power()
 
     def _matrix(self) -> Tensor:
         """W as (out, in * 16): a view in either memory format, which permutes columns but no singular value."""
         channels_last = self.weight.is_contiguous(memory_format=torch.channels_last)
         return (self.weight.permute(0, 2, 3, 1) if channels_last else self.weight).flatten(1)
 
+    def _right_vector(self) -> Tensor:
+        """The right singular vector's estimate that belongs to ``u``, (in * 16,), a constant to autograd."""
+        with torch.no_grad():
+            return F.normalize(self._matrix().T @ self.u, dim=0)
+
     @torch.no_grad()
-    def _iterate(self) -> tuple[Tensor, Tensor]:
-        """One power iteration; returns the left and right singular vectors' estimates."""
-        matrix = self._matrix()
-        v = F.normalize(matrix.T @ self.u, dim=0)
-        u = F.normalize(matrix @ v, dim=0)
-        self.u.copy_(u)
-        return u, v
+    def iterate_power(self) -> None:
+        """One power iteration, where there is spectral norm; not between a forward pass and its backward pass."""
+        if self.spectral_norm:
+            self.u.copy_(F.normalize(self._matrix() @ self._right_vector(), dim=0))
 
     def sigma(self) -> Tensor:
-        """Largest singular value of W as an (out, in * 16) matrix, differentiable; 0-d float32.
-
-        In training mode this advances the power iteration; in evaluation mode it only reads its last state.
-        """
+        """Largest singular value of W as an (out, in * 16) matrix, differentiable; 0-d float32."""
         with torch.autocast(self.weight.device.type, enabled=False):
-            if self.training:
-                u, v = self._iterate()
-                sigma: Tensor = u @ (self._matrix() @ v)
-            else:
-                sigma = torch.linalg.vector_norm(self._matrix().T @ self.u)
+            sigma: Tensor = self.u @ (self._matrix() @ self._right_vector())
             return sigma
 
     def kernel(self, weight: Tensor) -> Tensor:
@@ -91,6 +87,13 @@ class SpectralConv2d(nn.Module):
             return y if bias is None else y + bias
         scale = self.sigma().reciprocal().to(y.dtype)
         return y * scale if bias is None else torch.addcmul(bias, y, scale)
+
+
+def iterate_power(network: nn.Module) -> None:
+    """One power iteration in every convolution of ``network``: once a training step, before its forward pass."""
+    for module in network.modules():
+        if isinstance(module, SpectralConv2d):
+            module.iterate_power()
 
 
 class UpConv2d(SpectralConv2d):

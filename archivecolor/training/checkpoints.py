@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +57,19 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read one checkpoint on the CPU, without executing pickled code; raises `DataError` if it is not whole."""
+    """Read one checkpoint on the CPU, without executing pickled code.
+
+    The whole of it is read: tensors left on disk would be lost where another machine deletes the file.
+
+    Raises:
+        DataError: it is not whole.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # torch does not verify checksums
         if damaged is not None:
             raise DataError(f"{path}: damaged (checksum of {damaged})")
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a readable checkpoint ({error})") from error
     if not isinstance(state, dict) or "step" not in state:
@@ -81,28 +89,44 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
         partial.unlink()
     found = checkpoints(folder)
     warnings: list[str] = []
+    damaged: list[Path] = []
     for path in reversed(found):
         try:
             load_checkpoint(path)
-            return path, warnings
         except DataError as error:
             warnings.append(f"{error}; going on from the checkpoint before it")
-            path.replace(path.with_suffix(".damaged"))
+            damaged.append(path)
+            continue
+        for other in damaged:
+            other.replace(other.with_suffix(".damaged"))
+        return path, warnings
     if found:
         raise DataError(f"{folder}: none of its {len(found)} checkpoints is whole; start again with another --out")
     return None, warnings
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while ``path`` is written into a `DataError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error}); free some space or choose another place"
+        ) from error
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON under a temporary name, then rename."""
+    """Write ``value`` as JSON under a temporary name, then rename; raises `DataError` if it cannot be written."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` under a temporary name, then rename."""
+    """Write ``text`` under a temporary name, then rename; raises `DataError` if it cannot be written."""
     partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    with writing(path):
+        partial.write_text(text)
+        partial.replace(path)
 
 
 class MetricsLog:
@@ -112,8 +136,8 @@ class MetricsLog:
         self.path = path
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add one line."""
-        with self.path.open("a") as file:
+        """Add one line; raises `DataError` if it cannot be written."""
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
     def read(self) -> list[dict[str, Any]]:

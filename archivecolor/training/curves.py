@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from archivecolor.config import TrainConfig
+from archivecolor.training.checkpoints import writing
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,9 @@ def draw_curves(records: list[dict[str, Any]], path: Path, config: TrainConfig) 
 
     Returns:
         Whether it was drawn: matplotlib is optional, and a run without it goes on without curves.
+
+    Raises:
+        DataError: the file cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -44,7 +48,8 @@ def draw_curves(records: list[dict[str, Any]], path: Path, config: TrainConfig) 
     ]  # fmt: skip
     for axes, (title, unit, lines) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         for name, label, part in lines:
-            axes.plot(*series(name, part), label=label, linewidth=1.2)
+            # Validations are few, and a line through a single one would not be seen.
+            axes.plot(*series(name, part), label=label, linewidth=1.2, marker="." if part else None)
         axes.set_title(title)
         axes.set_xlabel("photographs")
         axes.set_ylabel(unit)
@@ -53,10 +58,11 @@ def draw_curves(records: list[dict[str, Any]], path: Path, config: TrainConfig) 
             axes.legend()
         if title == "Validation":
             twin = axes.twinx()
-            twin.plot(*series("colourfulness_ratio", "validation"), color="tab:orange", linewidth=1.2)
+            twin.plot(*series("colourfulness_ratio", "validation"), color="tab:orange", linewidth=1.2, marker=".")
             twin.set_ylabel("colourfulness / truth's", color="tab:orange")
     figure.suptitle(f"{config.preset}, {config.gan_loss}, L1 weight {config.l1_weight:g}")
     partial = path.with_suffix(".partial")
-    figure.savefig(partial, format="png", dpi=110)
-    partial.replace(path)
+    with writing(path):
+        figure.savefig(partial, format="png", dpi=110)
+        partial.replace(path)
     return True

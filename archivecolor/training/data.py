@@ -8,7 +8,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,13 @@ class PhotoSet:
         return len(self.paths)
 
     @property
+    def left_out_note(self) -> str:
+        """How many images could not be used, and why, in one line; empty where all could."""
+        counts = Counter(entry.reason for entry in self.left_out)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+        return f"{len(self.left_out)} images left out ({reasons})" if counts else ""
+
+    @property
     def fingerprint(self) -> str:
         """Differs for sets that differ in the photographs they hold or in their order."""
         return hashlib.sha256("\n".join(self.names).encode(errors="surrogateescape")).hexdigest()[:16]
@@ -109,15 +117,27 @@ def find_photos(directories: Sequence[Path]) -> tuple[list[Path], list[str], lis
     for root in directories:
         if not root.is_dir():
             raise DataError(f"{root}: not a folder of photographs")
-        for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in PHOTO_EXTENSIONS and p.is_file()):
+        name = root.resolve().name  # the same whether it is called ".", by a link or by its own name
+        for path in sorted(p for p in _files_below(root) if p.suffix.lower() in PHOTO_EXTENSIONS and p.is_file()):
             relative = path.relative_to(root)
             paths.append(path)
-            groups.append(f"{root.name}/{relative.parts[0]}" if len(relative.parts) > 1 else root.name)
-            names.append(f"{root.name}/{relative.as_posix()}")
+            groups.append(f"{name}/{relative.parts[0]}" if len(relative.parts) > 1 else name)
+            names.append(f"{name}/{relative.as_posix()}")
     if not paths:
         looked_for = ", ".join(sorted(PHOTO_EXTENSIONS))
         raise DataError(f"{', '.join(map(str, directories))}: no photographs found (looked for {looked_for})")
     return paths, groups, names
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    """Every file in the tree, also behind links to folders, each folder once."""
+    seen: set[str] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(folder) / name for name in files)
 
 
 def _read_square(path: Path, size_px: int) -> Array:
@@ -244,8 +264,8 @@ def _decode_all(
     needed, free = len(paths) * size_px * size_px * 3, shutil.disk_usage(pixels_path.parent).free
     if keep_pixels and needed > free:
         raise DataError(
-            f"{pixels_path.parent}: the cache of {len(paths)} photographs needs {needed / 1e9:.1f} GB and "
-            f"{free / 1e9:.1f} GB are free; choose another --cache-dir, or --cache none"
+            f"{pixels_path.parent}: the cache of {len(paths)} photographs needs {needed / 1e6:,.1f} MB and "
+            f"{free / 1e6:,.1f} MB are free; choose another --cache-dir, or --cache none"
         )
     partial = pixels_path.with_suffix(f".{os.getpid()}.partial")
     kept: list[int] = []

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce as differentiable_all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from archivecolor.errors import ConfigError
@@ -83,22 +82,28 @@ class Processes:
             )
         return slice(self.rank * each, (self.rank + 1) * each)
 
-    def device(self, chosen: torch.device) -> torch.device:
-        """The device of this process: its own GPU where ``chosen`` is cuda without a number."""
-        if chosen == torch.device("cuda") and self.world_size > 1:
-            device = torch.device("cuda", self.local_rank)
-            torch.cuda.set_device(device)
-            return device
-        return chosen
+    def device_name(self, chosen: str) -> str:
+        """The device of this process: its own GPU where ``chosen`` is ``cuda``, or ``auto`` on a machine with GPUs.
+
+        Raises:
+            ConfigError: one GPU for several processes.
+        """
+        if self.world_size == 1 or not (chosen.startswith("cuda") or (chosen == "auto" and torch.cuda.is_available())):
+            return chosen
+        if ":" in chosen:
+            raise ConfigError(f"several processes cannot share {chosen}: --device cuda gives each a GPU of its own")
+        if self.local_rank >= (gpus := torch.cuda.device_count()):
+            raise ConfigError(f"more processes than the {gpus} GPUs of this machine: lower --nproc-per-node")
+        return f"cuda:{self.local_rank}"
 
     def parallel(self, module: nn.Module) -> nn.Module:
         """``module`` so that its backward pass averages gradients over the processes; itself if there is only one."""
         if self.world_size == 1:
             return module
         device = next(module.parameters()).device
-        return DistributedDataParallel(
-            module, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
-        )
+        parallel = DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
+        parallel.broadcast_buffers = False  # equal by construction; the argument's name differs between torch releases
+        return parallel
 
     def synchronise_batch_norm(self, module: nn.Module) -> nn.Module:
         """``module`` with batch norms that take their statistics over all processes, under unchanged names."""
@@ -164,18 +169,30 @@ class CrossProcessBatchNorm2d(nn.BatchNorm2d):
         with torch.autocast(x.device.type, enabled=False):
             wide = x.float()
             processes = dist.get_world_size()
-            mean = _sum_over_processes(wide.mean(dim=(0, 2, 3))) / processes
+            mean = _SumOverProcesses.apply(wide.mean(dim=(0, 2, 3))) / processes
             centred = wide - mean.view(1, -1, 1, 1)
-            var = _sum_over_processes(centred.square().mean(dim=(0, 2, 3))) / processes
+            var = _SumOverProcesses.apply(centred.square().mean(dim=(0, 2, 3))) / processes
             with torch.no_grad():
                 count = processes * x.numel() // x.shape[1]
                 self.get_buffer("num_batches_tracked").add_(1)
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(var * count / max(1, count - 1), self.momentum)
             gain = self.weight * torch.rsqrt(var + self.eps)
-            return (centred * gain.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+            normalised: Tensor = centred * gain.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+            return normalised.to(x.dtype)
 
 
-def _sum_over_processes(x: Tensor) -> Tensor:
-    summed: Tensor = differentiable_all_reduce(x)  # type: ignore[no-untyped-call]
-    return summed
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes, whose gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        summed = x.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        summed = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        return summed

@@ -33,7 +33,8 @@ def export_run(run: Path, path: Path, notes: dict[str, str] | None = None) -> Ex
     The metadata says how it was trained (preset, settings, photographs seen) and how it scored when last validated.
 
     Raises:
-        DataError: no usable checkpoint, or ``path`` cannot be written.
+        DataError: no usable checkpoint, or ``path`` does not name a safetensors file.
+        WeightsError: ``path`` cannot be written.
     """
     if path.suffix != ".safetensors":
         raise DataError(f"{path}: weights are safetensors files; name it {path.stem}.safetensors")
@@ -48,11 +49,7 @@ def export_run(run: Path, path: Path, notes: dict[str, str] | None = None) -> Ex
         **({"validation": json.dumps(scores[-1])} if scores else {}),
         **(notes or {}),
     }
-    try:
-        digest = save_generator(trained.generator, path, metadata)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
-    return Exported(path, digest, trained)
+    return Exported(path, save_generator(trained.generator, path, metadata), trained)
 
 
 @torch.no_grad()

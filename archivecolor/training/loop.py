@@ -7,17 +7,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from archivecolor.config import RunOptions
 from archivecolor.training.checkpoints import (
     MetricsLog,
     load_checkpoint,
     newest_checkpoint,
     save_checkpoint,
     write_text,
+    writing,
 )
 from archivecolor.training.curves import draw_curves
 from archivecolor.training.monitor import CollapseWatch, DivergedError, first_not_finite
@@ -29,17 +32,6 @@ from archivecolor.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 SAMPLES = 8
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a run goes about its work, in steps; nothing here changes what is learned. 0 turns a thing off."""
-
-    log_every: int = 20
-    validate_every: int = 1000
-    sample_every: int = 1000
-    checkpoint_every: int = 1000
-    keep: int = 2
 
 
 @dataclass(frozen=True)
@@ -56,6 +48,9 @@ class LoopProgress:
 class Reporter(Protocol):
     """Told about the progress of a run; the command line shows it."""
 
+    def on_step(self, step: int, total_steps: int) -> None:
+        """So many steps are done, or at least in the device's queue."""
+
     def on_log(self, progress: LoopProgress) -> None:
         """The losses have been logged."""
 
@@ -71,6 +66,8 @@ class Reporter(Protocol):
 
 class SilentReporter:
     """Reports nothing."""
+
+    def on_step(self, step: int, total_steps: int) -> None: ...
 
     def on_log(self, progress: LoopProgress) -> None: ...
 
@@ -103,21 +100,19 @@ def train(
     """
     options, reporter, processes = options or RunOptions(), reporter or SilentReporter(), trainer.processes
     folder = RunFolder(run, trainer, options, reporter)
-    folder.open()
     watch = CollapseWatch(trainer.config)
     total_steps = trainer.total_steps
-    meter = Meter(trainer.config.batch_size)
 
-    with Prefetcher(trainer.fetch) as photos:
+    with folder, Prefetcher(trainer.fetch) as photos:
+        meter = Meter(trainer.config.batch_size)
         while trainer.step < total_steps and not processes.any(should_stop()):
             terms = trainer.train_step(trainer.batch(trainer.step, photos.get(trainer.step)))
             meter.add(terms)
             step, last = trainer.step, trainer.step == total_steps
+            reporter.on_step(step, total_steps)
 
             if due(step, options.log_every) or last:
                 values = meter.means(processes.mean)
-                if (name := first_not_finite(values)) is not None:
-                    raise DivergedError(run, step, name)
                 folder.log_losses(values, meter.images_per_s())
                 if warning := watch.observe(values):
                     folder.log_warning(warning)
@@ -131,9 +126,7 @@ def train(
             if due(step, options.checkpoint_every) and not last:
                 folder.save(meter.means(processes.mean))
                 meter.pause()
-
-    folder.save(meter.means(processes.mean))
-    folder.close()
+        folder.save(meter.means(processes.mean))
     return trainer.step >= total_steps
 
 
@@ -196,12 +189,13 @@ class RunFolder:
         self._events: EventLog | None = None
         self._saved_step: int | None = None
 
-    def open(self) -> None:
+    def __enter__(self) -> RunFolder:
         """Make the folder and take up the newest whole checkpoint in it, in all processes."""
         newest: Path | None = None
         warnings: list[str] = []
         if self._writes:
-            self.path.mkdir(parents=True, exist_ok=True)
+            with writing(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
             newest, warnings = newest_checkpoint(self.path / "checkpoints")
         newest = self.trainer.processes.from_first(newest)
         if newest is not None:
@@ -211,16 +205,25 @@ class RunFolder:
             self.trainer.load_state_dict(state)
             self._saved_step = self.trainer.step
         if not self._writes:
-            return
+            return self
         self.metrics.rewind(self.trainer.step)
         lines = [f"{entry.path}\t{entry.reason}\n" for entry in self.trainer.photos.left_out]
         write_text(self.path / "left_out.tsv", "path\treason\n" + "".join(lines))
         self._events = EventLog.open(self.path / "tensorboard", self.trainer.step)
         for warning in warnings:
             self.log_warning(warning)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._events:
+            self._events.close()
 
     def log_losses(self, losses: dict[str, float], images_per_s: float) -> None:
-        """Add the mean loss terms since the last time to the metrics."""
+        """Add the mean loss terms since the last time to the metrics, unless one is no longer a number."""
+        if (name := first_not_finite(losses)) is not None:
+            raise DivergedError(self.path, self.trainer.step, name, self._saved_step)
         if self._writes:
             step, total_steps, batch_size = self.trainer.step, self.trainer.total_steps, self.trainer.config.batch_size
             self._record({"step": step, "images": step * batch_size, **losses, "images_per_s": images_per_s})
@@ -255,17 +258,12 @@ class RunFolder:
         """Write a checkpoint, unless ``terms``, the losses since the last log, or the weights are no longer numbers."""
         name = first_not_finite(terms) or (None if self.trainer.is_finite() else "a weight")
         if name is not None:
-            raise DivergedError(self.path, self.trainer.step, name)
+            raise DivergedError(self.path, self.trainer.step, name, self._saved_step)
         if self._writes and self.trainer.step != self._saved_step:
             state = self.trainer.state_dict()
             path = save_checkpoint(self.path / "checkpoints", self.trainer.step, state, keep=self.options.keep)
-            self._saved_step = self.trainer.step
             self.reporter.on_checkpoint(self.trainer.step, path)
-
-    def close(self) -> None:
-        """Finish the event files."""
-        if self._events:
-            self._events.close()
+        self._saved_step = self.trainer.step
 
     def _record(self, record: dict[str, Any]) -> None:
         self.metrics.append(record)

@@ -18,11 +18,11 @@ _LN2 = math.log(2)
 class DivergedError(ArchiveColorError):
     """A loss or a weight is no longer a finite number; nothing was saved since it was."""
 
-    def __init__(self, run: Path, step: int, name: str) -> None:
-        super().__init__(
-            f"{run}: {name} is no longer a finite number at step {step}; the last checkpoint is from before: --resume "
-            "goes on from it, --precision fp32 or a new run with a lower --lr-g and --lr-d may get past it"
-        )
+    def __init__(self, run: Path, step: int, name: str, saved_step: int | None) -> None:
+        remedy = "a new run with --precision fp32 or a lower --lr-g and --lr-d may get past it"
+        if saved_step is not None:
+            remedy = f"--resume goes on from the checkpoint of step {saved_step}, before it happened; " + remedy
+        super().__init__(f"{run}: {name} is no longer a finite number at step {step}; {remedy}")
         self.step, self.name = step, name
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from archivecolor import __version__
-from archivecolor.config import TrainConfig
+from archivecolor.config import RunOptions, TrainConfig
 from archivecolor.errors import ConfigError, DataError
 from archivecolor.networks import Generator
-from archivecolor.training.checkpoints import checkpoints, load_checkpoint, write_json
+from archivecolor.training.checkpoints import checkpoints, load_checkpoint, write_json, writing
 
 CONFIG_FILE = "config.json"
 LENGTH = ("images", "epochs")
@@ -25,6 +25,7 @@ class Run:
 
     config: TrainConfig
     data: tuple[Path, ...]
+    options: RunOptions = field(default_factory=RunOptions)
 
     def write(self, folder: Path) -> None:
         """Write ``config.json``; raises `DataError` where the folder cannot be written."""
@@ -32,12 +33,11 @@ class Run:
             "archivecolor": __version__,
             "data": [str(path.resolve()) for path in self.data],
             "train": self.config.to_dict(),
+            "options": asdict(self.options),
         }
-        try:
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / CONFIG_FILE, record)
-        except OSError as error:
-            raise DataError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
+        write_json(folder / CONFIG_FILE, record)
 
     @classmethod
     def read(cls, folder: Path) -> Run | None:
@@ -47,7 +47,8 @@ class Run:
             return None
         try:
             record = json.loads(path.read_text())
-            return cls(TrainConfig.from_dict(record["train"]), tuple(Path(data) for data in record["data"]))
+            data = tuple(Path(folder) for folder in record["data"])
+            return cls(TrainConfig.from_dict(record["train"]), data, RunOptions(**record.get("options", {})))
         except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
             raise DataError(f"{path}: not the configuration of a run ({error})") from error
 
@@ -57,8 +58,9 @@ def begin_or_resume(folder: Path, asked: Run, given: Collection[str], *, resume:
 
     Args:
         asked: what the command line and its defaults say.
-        given: names of the settings that were asked for by name rather than by default.
-        resume: go on with what is there, if anything is; its configuration then holds, but for its `LENGTH`.
+        given: names of the settings and options that were asked for by name rather than by default.
+        resume: go on with what is there, if anything is; what was asked for then holds, but what was learnt under one
+            setting is not gone on with under another, but for its `LENGTH`.
 
     Raises:
         DataError: ``folder`` has checkpoints and ``resume`` is not set, or no photographs are named anywhere.
@@ -78,22 +80,29 @@ def begin_or_resume(folder: Path, asked: Run, given: Collection[str], *, resume:
             raise DataError("no photographs named: give their folder with --data")
         return asked
 
+    wanted = {name: getattr(asked.config, name) for name in _names(TrainConfig, given)}
     changed = [
-        f"{name} is {getattr(saved.config, name)}, not {getattr(asked.config, name)}"
-        for name in given
-        if name not in LENGTH and getattr(saved.config, name) != getattr(asked.config, name)
+        f"{name} is {getattr(saved.config, name)}, not {value}"
+        for name, value in wanted.items()
+        if name not in LENGTH and getattr(saved.config, name) != value
     ]
-    if changed:
+    if existing and changed:
         raise ConfigError(
             f"{folder}: this run was begun with other settings ({'; '.join(changed)}); leave them out to resume it, or "
             "begin a new run with another --out (--init starts it from exported weights)"
         )
-    config = saved.config
-    if "images" in given:
-        config = replace(config, images=asked.config.images)
-    elif "epochs" in given:
-        config = replace(config, images=None, epochs=asked.config.epochs)
-    return Run(config, asked.data or saved.data)
+    if "epochs" in wanted and "images" not in wanted:
+        wanted["images"] = None
+    return Run(
+        replace(saved.config, **wanted),
+        asked.data or saved.data,
+        replace(saved.options, **{name: getattr(asked.options, name) for name in _names(RunOptions, given)}),
+    )
+
+
+def _names(kind: type[TrainConfig] | type[RunOptions], given: Collection[str]) -> list[str]:
+    """Fields of ``kind`` that are in ``given``."""
+    return [entry.name for entry in fields(kind) if entry.name in given]
 
 
 @dataclass(frozen=True)

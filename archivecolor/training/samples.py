@@ -11,6 +11,7 @@ from torch import Tensor
 
 from archivecolor import color
 from archivecolor.errors import DataError
+from archivecolor.training.checkpoints import writing
 
 GAP_PX = 4
 
@@ -42,10 +43,8 @@ def save_grid(path: Path, columns: list[Tensor]) -> None:
     whole, encoded = cv2.imencode(".png", np.ascontiguousarray(canvas[:, :, ::-1]))
     if not whole:
         raise DataError(f"{path}: the picture cannot be encoded")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         partial.write_bytes(encoded.tobytes())
         partial.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from error

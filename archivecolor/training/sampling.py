@@ -51,7 +51,10 @@ class Sampler:
         self, indices: Sequence[int], groups: Sequence[str], *, batch_size: int, balance: float, seed: int
     ) -> None:
         if batch_size > len(indices):
-            raise DataError(f"a batch of {batch_size} needs at least as many photographs to train on: {len(indices)}")
+            raise DataError(
+                f"a batch of {batch_size} needs at least as many photographs to train on, and there are "
+                f"{len(indices)}: choose a smaller --batch-size, or add photographs"
+            )
         self.indices = torch.as_tensor(indices)
         self.batch_size, self.seed = batch_size, seed
         self._drawn: tuple[int, Tensor] | None = None

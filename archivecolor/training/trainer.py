@@ -14,6 +14,7 @@ from archivecolor.config import TrainConfig
 from archivecolor.errors import ConfigError, DataError
 from archivecolor.evaluation.metrics import Scores
 from archivecolor.networks import Generator, MultiScaleDiscriminator
+from archivecolor.networks.blocks import iterate_power
 from archivecolor.training.augment import make_batch
 from archivecolor.training.data import PhotoSet
 from archivecolor.training.distributed import Processes
@@ -104,6 +105,7 @@ class Trainer:
         self._schedule_learning_rates()
         l_norm, true_ab = self.batch(self.step) if batch is None else batch
 
+        iterate_power(self.generator)
         with self._autocast():
             ab = self._parallel_generator(l_norm)
         terms = {"l1": l1_loss(ab, true_ab)}
@@ -111,6 +113,7 @@ class Trainer:
 
         if self.step * config.batch_size >= config.pretrain_images:
             # Discriminators: true colour is real, the generator's is not; each at full weight (eq. 4).
+            iterate_power(self.discriminator)
             with self._autocast():
                 real = self._parallel_discriminator(l_norm, true_ab)
                 fake = self._parallel_discriminator(l_norm, ab.detach())

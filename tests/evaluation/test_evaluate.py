@@ -149,7 +149,8 @@ def test_command_evaluates_the_runs_average(work: Path, monkeypatch: pytest.Monk
 
 
 def test_command_prints_a_table_or_markdown(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = invoke(work, work / "random.safetensors", "--images", 3, monkeypatch=monkeypatch)
+    table = invoke(work, f"[b]={work / 'random.safetensors'}", "--images", 3, monkeypatch=monkeypatch)
+    assert table.stdout.count("[dB]") == 2 and "[b]" in table.stdout
     assert (
         table.exit_code == 0
         and "3 photographs" in table.stdout
@@ -160,6 +161,16 @@ def test_command_prints_a_table_or_markdown(work: Path, monkeypatch: pytest.Monk
     assert markdown.stdout.startswith("| method | L1 |")
     both = invoke(work, work / "random.safetensors", "--json", "--markdown", monkeypatch=monkeypatch)
     assert both.exit_code == 2
+
+
+def test_photographs_that_were_not_evaluated_are_counted(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photo(tmp_path / "more" / "grey.png", np.full((40, 40, 3), 90, np.uint8))
+    done = invoke(work, "--data", tmp_path / "more", work / "random.safetensors", "--json", monkeypatch=monkeypatch)
+    record = json.loads(done.stdout)
+    assert record["images"] == 8 and record["note"].startswith("1 images left out (1 grey); L_perc")
+    assert "1 images left out (1 grey)" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from archivecolor.config import PRESETS, GeneratorConfig
 from archivecolor.networks import Generator, fold_generator
-from archivecolor.networks.blocks import InstanceNorm2d, SpectralConv2d, UpConv2d, make_norm
+from archivecolor.networks.blocks import InstanceNorm2d, SpectralConv2d, UpConv2d, iterate_power, make_norm
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
@@ -57,15 +57,31 @@ def test_spectral_norm_divides_by_the_largest_singular_value(up: bool, layout: t
     torch.nn.init.normal_(conv.bias)
     x = torch.randn(2, 6, 8, 8)
     for _ in range(200):
-        conv(x)  # each forward in training mode is one power iteration
+        conv.iterate_power()
     true_sigma = torch.linalg.svdvals(conv.weight.flatten(1))[0]
     torch.testing.assert_close(conv.sigma(), true_sigma, rtol=1e-4, atol=0)
     weight = conv.weight / true_sigma
     plain = _plain_up(x, weight) if up else F.conv2d(x, weight, stride=2, padding=1)
     torch.testing.assert_close(conv(x), plain + conv.bias.view(1, -1, 1, 1), atol=1e-4, rtol=1e-4)
     before = conv.u.clone()
-    conv.eval()(x)
-    assert torch.equal(conv.u, before)
+    conv(x)
+    assert torch.equal(conv.u, before), "a forward pass reads the estimate and leaves it alone"
+
+
+def test_one_power_iteration_is_miyatos() -> None:
+    """Algorithm 1: v = W^T u / |.|, u = W v / |.|, sigma = u^T W v; sigma's gradient is u v^T."""
+    torch.manual_seed(2)
+    conv = SpectralConv2d(3, 5, stride=1, bias=False, spectral_norm=True)
+    torch.nn.init.normal_(conv.u)
+    matrix, u = conv.weight.detach().flatten(1), conv.u.clone()
+    iterate_power(torch.nn.Sequential(conv, torch.nn.Conv2d(1, 1, 1)))
+    u = F.normalize(matrix @ F.normalize(matrix.T @ u, dim=0), dim=0)
+    torch.testing.assert_close(conv.u, u)
+    v = F.normalize(matrix.T @ u, dim=0)
+    sigma = conv.sigma()
+    torch.testing.assert_close(sigma.detach(), u @ matrix @ v)
+    sigma.backward()
+    torch.testing.assert_close(conv.weight.grad.flatten(1), torch.outer(u, v))
 
 
 def test_gradient_flows_through_sigma() -> None:
@@ -74,7 +90,7 @@ def test_gradient_flows_through_sigma() -> None:
     conv = SpectralConv2d(3, 5, stride=1, bias=False, spectral_norm=True)
     x = torch.randn(1, 3, 8, 8)
     for _ in range(300):
-        conv.sigma()
+        conv.iterate_power()
     conv(x).square().sum().backward()
     along = (conv.weight.grad * conv.weight).sum() / conv.weight.norm()
     assert along.abs() < 1e-2 * conv.weight.grad.norm()

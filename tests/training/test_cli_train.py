@@ -17,6 +17,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from archivecolor.cli import main
+from archivecolor.cli.train import StopSignals
 from archivecolor.config import TrainConfig
 from archivecolor.training.checkpoints import MetricsLog, checkpoints, load_checkpoint
 from archivecolor.weights import load_generator, read_metadata
@@ -125,6 +126,9 @@ def test_a_bad_configuration_file_is_wrong_usage(line: str, said: str, work: Pat
         ([], "--data"),
         (["--data", ".", "--size", 100], "multiple of 128"),
         (["--data", ".", "--ema", 1.5], "ema must be from 0 to 1"),
+        (["--data", ".", "--seed", 2**70], "seed must be"),
+        (["--data", ".", "--size", 128, "--preset", "in-sn"], "at least 256 for in-sn"),
+        (["--data", ".", "--size", 128, "--batch-size", 1], "batch_size must be at least 2"),
     ],
 )
 def test_errors_are_one_line_and_exit_1(arguments: list[object], said: str, tmp_path: Path) -> None:
@@ -148,15 +152,45 @@ def test_resuming_takes_the_saved_settings_and_only_the_length_may_change(work: 
     refused = invoke("train", "--out", run, "--resume", "--l1-weight", 10, "--seed", 3, "--images", 16)
     assert refused.exit_code == 1
     assert "l1_weight is 100.0, not 10" in refused.stderr and "seed is 0, not 3" in refused.stderr
-    longer = invoke(
-        "train", "--out", run, "--resume", "--images", 16, "--cache-dir", work / "cache", "--l1-weight", 100
-    )
+    longer = invoke("train", "--out", run, "--resume", "--images", 16, "--l1-weight", 100)
     assert longer.exit_code == 0, longer.output
     assert TrainConfig.from_dict(json.loads((run / "config.json").read_text())["train"]).images == 16
     assert load_checkpoint(checkpoints(run / "checkpoints")[-1])["step"] == 4
-    epochs = invoke("train", "--out", run, "--resume", "--epochs", 3, "--cache-dir", work / "cache")
+    epochs = invoke("train", "--out", run, "--resume", "--epochs", 3)
     assert epochs.exit_code == 0, epochs.output
     assert load_checkpoint(checkpoints(run / "checkpoints")[-1])["step"] == 6  # 9 photographs to train on, 2 batches
+
+
+def test_resuming_works_as_the_run_was_begun(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Precision, cache and cadence too: nothing but the folder has to be named, from wherever."""
+    run = work / "run"
+    monkeypatch.chdir(work)
+    begun = invoke("train", "--config", "tiny.toml", "--out", run, "--images", 8, "--log-every", 1, "--keep", 5,
+                   "--cache-dir", "kept")  # fmt: skip
+    assert begun.exit_code == 0, begun.output
+    monkeypatch.chdir("/")
+    resumed = invoke("train", "--out", run, "--resume", "--images", 16, "--checkpoint-every", 1)
+    assert resumed.exit_code == 0, resumed.output
+    assert [r["step"] for r in MetricsLog(run / "metrics.jsonl").read() if "l1" in r] == [1, 2, 3, 4]
+    assert len(checkpoints(run / "checkpoints")) == 3
+    options = json.loads((run / "config.json").read_text())["options"]
+    assert (options["precision"], options["device"], options["cache_dir"]) == ("fp32", "cpu", str(work / "kept"))
+    assert (options["log_every"], options["keep"], options["checkpoint_every"]) == (1, 5, 1)
+
+
+def test_a_run_that_has_learnt_nothing_yet_takes_other_settings(work: Path) -> None:
+    """As when it was killed, or refused, before its first checkpoint, and is begun anew with --resume."""
+    run = work / "run"
+    refused = invoke("train", "--config", work / "tiny.toml", "--out", run, "--batch-size", 100, "--resume")
+    assert refused.exit_code == 1 and "choose a smaller --batch-size" in refused.stderr
+    assert not run.exists()
+    assert invoke("train", "--config", work / "tiny.toml", "--out", run, "--images", 8).exit_code == 0
+    for path in checkpoints(run / "checkpoints"):
+        path.unlink()
+    begun = invoke("train", "--out", run, "--resume", "--gan-loss", "lsgan", "--images", 4)
+    assert begun.exit_code == 0, begun.output
+    state = load_checkpoint(checkpoints(run / "checkpoints")[-1])
+    assert (state["step"], state["config"]["gan_loss"], state["config"]["size_px"]) == (1, "lsgan", 32)
 
 
 def test_left_out_photographs_are_counted_and_listed(work: Path) -> None:
@@ -222,8 +256,7 @@ def test_a_signal_writes_a_checkpoint_first(
     (saved,) = checkpoints(run / "checkpoints")
     step = load_checkpoint(saved)["step"]
     assert step >= 3
-    resumed = invoke("train", "--out", run, "--resume", "--images", 4 * step + 8, "--cache-dir", work / "cache",
-                     "--device", "cpu", "--precision", "fp32")  # fmt: skip
+    resumed = invoke("train", "--out", run, "--resume", "--images", 4 * step + 8)
     assert resumed.exit_code == 0, resumed.output
     straight = invoke("train", "--config", work / "tiny.toml", "--out", work / "straight", "--images", 4 * step + 8)
     assert straight.exit_code == 0, straight.output
@@ -237,7 +270,7 @@ def test_kill_9_never_leaves_a_run_that_cannot_resume(work: Path, started: list[
 
 
 def kill_repeatedly(work: Path, started: list[subprocess.Popen[str]], kills: int) -> None:
-    """Kill a run at random moments, with a checkpoint every step; it must get on each time, and end."""
+    """Kill a run at random moments; it must get on each time, and end as one that was left alone."""
     run, dice = work / "run", random.Random(5)
     arguments = ("--out", run, "--resume", "--log-every", 1, "--checkpoint-every", 1, "--sample-every", 3)
     reached = 0
@@ -257,11 +290,34 @@ def kill_repeatedly(work: Path, started: list[subprocess.Popen[str]], kills: int
     assert load_checkpoint(checkpoints(run / "checkpoints")[-1])["step"] == reached + 3
     steps = [r["step"] for r in MetricsLog(run / "metrics.jsonl").read() if "l1" in r]
     assert steps == list(range(1, reached + 4)), "each step is logged once"
+    straight = invoke(
+        "train", "--config", work / "tiny.toml", "--out", work / "straight", "--images", 4 * (reached + 3)
+    )
+    assert straight.exit_code == 0, straight.output
+    ends = [load_checkpoint(checkpoints(work / name / "checkpoints")[-1]) for name in ("run", "straight")]
+    for network in ("generator", "discriminator", "ema", "optimiser_g", "optimiser_d"):
+        assert same(ends[0][network], ends[1][network]), network
 
 
 def _newest_step(run: Path) -> int:
     found = checkpoints(run / "checkpoints")
     return int(found[-1].stem.removeprefix("step-")) if found else 0
+
+
+def test_a_signal_that_comes_twice_is_one_request_under_torchrun() -> None:
+    """From the terminal and from torchrun itself; on its own, a second one means now."""
+    with StopSignals(insist=False) as stop:
+        stop.patient = True
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.raise_signal(number)
+        assert stop.requested() and stop.received == signal.SIGINT
+    with StopSignals(insist=True) as stop:
+        stop.patient = True
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    with StopSignals(insist=False), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_torchrun(work: Path, started: list[subprocess.Popen[str]]) -> None:
@@ -274,3 +330,4 @@ def test_torchrun(work: Path, started: list[subprocess.Popen[str]]) -> None:
     assert load_checkpoint(checkpoints(run / "checkpoints")[-1])["step"] == 6
     records = MetricsLog(run / "metrics.jsonl").read()
     assert [r["step"] for r in records if "l1" in r] == [1, 2, 3, 4, 5, 6], "one process logs"
+    assert errors.count(f"{run}: trained") == 1 and "Warning" not in errors, errors

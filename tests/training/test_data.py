@@ -30,19 +30,42 @@ def test_a_tree_of_photographs(photo_folder: Path) -> None:
     assert "photos/sea/09.png" in names
 
 
+def test_names_do_not_depend_on_how_the_folder_is_called(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They decide what is held out, and a resumed run finds its folders by their full names."""
+    (tmp_path / "link").symlink_to(photo_folder)
+    monkeypatch.chdir(photo_folder)
+    called = [find_photos([root])[1:] for root in (photo_folder, Path(), tmp_path / "link", Path("sea") / "..")]
+    assert all(groups_and_names == called[0] for groups_and_names in called)
+    assert "photos/sea/09.png" in called[0][1]
+
+
+def test_folders_behind_links_are_searched_once(photo_folder: Path, tmp_path: Path) -> None:
+    subset = tmp_path / "subset"
+    subset.mkdir()
+    (subset / "waters").symlink_to(photo_folder / "sea")
+    (subset / "again").symlink_to(subset)
+    assert find_photos([subset])[2] == [f"subset/waters/{i:02}.png" for i in (9, 10, 11)]
+
+
 def test_bad_files_are_left_out_with_the_reason(photo_folder: Path, tmp_path: Path) -> None:
     grey = np.repeat(make_photo(1)[:, :, :1], 3, axis=2)
     write_photo(photo_folder / "a_grey.png", grey)
     write_photo(photo_folder / "b_tiny.png", make_photo(2, 16, 16))
     (photo_folder / "c_broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn off")
     (photo_folder / "d_empty.png").touch()
+    write_photo(photo_folder / "e_cut.jpg", make_photo(3))
+    (photo_folder / "e_cut.jpg").write_bytes((photo_folder / "e_cut.jpg").read_bytes()[:-400])
     photos = load_photos([photo_folder], 32, cache_dir=tmp_path / "cache")
     assert len(photos) == 12
+    assert photos.left_out_note == "5 images left out (1 grey, 3 not a readable image, 1 smaller than 32 px)"
     assert {entry.path.name: entry.reason for entry in photos.left_out} == {
         "a_grey.png": "grey",
         "b_tiny.png": "smaller than 32 px",
         "c_broken.jpg": "not a readable image",
         "d_empty.png": "not a readable image",
+        "e_cut.jpg": "not a readable image",
     }
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from archivecolor.config import RunOptions
 from archivecolor.errors import ConfigError
 from archivecolor.training.checkpoints import MetricsLog, checkpoints, load_checkpoint
 from archivecolor.training.distributed import Processes
-from archivecolor.training.loop import RunOptions, train
+from archivecolor.training.loop import train
 from tests.training.two_processes import STEPS, make_trainer
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +43,7 @@ def run_two(folder: Path, preset: str) -> list[tuple[bool, dict[str, torch.Tenso
     for worker in workers:
         _, errors = worker.communicate(timeout=240)
         assert worker.returncode == 0, errors
+        assert "deprecated" not in errors, errors
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -95,6 +97,19 @@ def test_half_an_environment_is_an_error() -> None:
     with pytest.raises(ConfigError, match="torchrun"):
         Processes.from_environment({"WORLD_SIZE": "2", "RANK": "0"})
     assert Processes.from_environment({}).world_size == 1
+
+
+def test_each_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    on_second_machine = Processes(rank=7, world_size=8, local_rank=3)
+    assert on_second_machine.device_name("auto") == on_second_machine.device_name("cuda") == "cuda:3"
+    assert on_second_machine.device_name("cpu") == "cpu"
+    assert Processes().device_name("cuda:1") == "cuda:1" and Processes().device_name("auto") == "auto"
+    with pytest.raises(ConfigError, match="share cuda:1"):
+        on_second_machine.device_name("cuda:1")
+    with pytest.raises(ConfigError, match="4 GPUs"):
+        Processes(4, 8, local_rank=4).device_name("auto")
 
 
 def test_a_lone_process_answers_for_itself() -> None:

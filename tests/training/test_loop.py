@@ -12,11 +12,11 @@ import cv2
 import pytest
 import torch
 
-from archivecolor.config import TrainConfig
+from archivecolor.config import RunOptions, TrainConfig
 from archivecolor.errors import DataError
 from archivecolor.training.checkpoints import MetricsLog, checkpoints, load_checkpoint, save_checkpoint
 from archivecolor.training.data import LeftOut, PhotoSet
-from archivecolor.training.loop import LoopProgress, RunOptions, SilentReporter, train
+from archivecolor.training.loop import LoopProgress, SilentReporter, train
 from archivecolor.training.monitor import DivergedError
 from archivecolor.training.trainer import Trainer
 
@@ -134,7 +134,9 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(
                 trainer.generator.output.bias.fill_(float("nan"))
         return False
 
-    with pytest.raises(DivergedError, match=r"l1 is no longer a finite number at step 9.*--resume"):
+    with pytest.raises(
+        DivergedError, match=r"l1 is no longer a finite number at step 9; --resume goes on .* of step 6"
+    ):
         train(trainer, tmp_path, OPTIONS, should_stop=poison)
     again = Trainer(tiny_config, tiny_photos, CPU)
     assert train(again, tmp_path, OPTIONS) is True
@@ -190,8 +192,11 @@ def test_nothing_left_to_resume_from_is_said(tiny_config: TrainConfig, tiny_phot
     train(Trainer(tiny_config, tiny_photos, CPU), tmp_path, OPTIONS)
     for path in checkpoints(tmp_path / "checkpoints"):
         path.write_bytes(b"gone")
-    with pytest.raises(DataError, match="none of its 2 checkpoints is whole"):
-        train(Trainer(tiny_config, tiny_photos, CPU), tmp_path, OPTIONS)
+    log = (tmp_path / "metrics.jsonl").read_text()
+    for _ in range(2):  # also when it is tried again, as a scheduler would
+        with pytest.raises(DataError, match="none of its 2 checkpoints is whole"):
+            train(Trainer(tiny_config, tiny_photos, CPU), tmp_path, OPTIONS)
+    assert (tmp_path / "metrics.jsonl").read_text() == log
 
 
 def test_half_a_line_of_metrics_does_not_hinder(
@@ -244,6 +249,57 @@ def test_a_checkpoint_of_another_network_is_refused(
     other = Trainer(replace(tiny_config, generator_widths=(8, 16)), tiny_photos, CPU)
     with pytest.raises(DataError, match="does not fit"):
         train(other, tmp_path, OPTIONS)
+
+
+def test_a_run_folder_that_cannot_be_written_is_one_error(
+    tiny_config: TrainConfig, tiny_photos: PhotoSet, tmp_path: Path
+) -> None:
+    for name in ("metrics.jsonl.partial", "curves.partial", "samples"):
+        run = tmp_path / name.split(".")[0]
+        if name == "samples":
+            run.mkdir()
+            (run / name).touch()
+        else:
+            (run / name).mkdir(parents=True)
+        with pytest.raises(DataError, match=rf"{name.split('.')[0]}.*: cannot be written"):
+            train(Trainer(tiny_config, tiny_photos, CPU), run, OPTIONS)
+
+
+def test_every_step_is_reported(tiny_config: TrainConfig, tiny_photos: PhotoSet, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+
+    class Steps(SilentReporter):
+        def on_step(self, step: int, total_steps: int) -> None:
+            steps.append((step, total_steps))
+
+    train(Trainer(tiny_config, tiny_photos, CPU), tmp_path, OPTIONS, reporter=Steps())
+    assert steps == [(step, 12) for step in range(1, 13)]
+
+
+def test_tensorboard_reads_the_events(tiny_config: TrainConfig, tiny_photos: PhotoSet, tmp_path: Path) -> None:
+    """With the real library, where it is installed: across a stop, a resume and an error."""
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    stopped = Trainer(tiny_config, tiny_photos, CPU)
+    train(stopped, tmp_path, OPTIONS, should_stop=StopAt(stopped, 7))
+    broken = Trainer(tiny_config, tiny_photos, CPU)
+    newest = checkpoints(tmp_path / "checkpoints")[-1]
+    newest.write_bytes(b"gone")  # so that step 6 is trained, and logged, twice
+
+    def fail() -> bool:
+        if broken.step == 10:
+            raise RuntimeError("the machine")
+        return False
+
+    with pytest.raises(RuntimeError, match="the machine"):
+        train(broken, tmp_path, OPTIONS, should_stop=fail)
+    accumulator = accumulators.EventAccumulator(str(tmp_path / "tensorboard"))
+    accumulator.Reload()
+    logged = {r["step"]: r["l1"] for r in MetricsLog(tmp_path / "metrics.jsonl").read() if "l1" in r}
+    events = {event.step: event.value for event in accumulator.Scalars("train/l1")}
+    assert list(events) == [3, 6, 9] and events == pytest.approx(logged)
+    assert [event.step for event in accumulator.Scalars("validation/l1")] == [4, 8]
+    warnings = [event.tensor_proto.string_val[0].decode() for event in accumulator.Tensors("warning/text_summary")]
+    assert len(warnings) == 1 and newest.name in warnings[0]
 
 
 def test_tensorboard_events_where_it_is_installed(

@@ -66,7 +66,7 @@ def test_the_step_is_the_papers_step_written_plainly(preset: str, plain: ModuleT
             theirs.bias.data.copy_(mine.bias.data)
         if config.generator.spectral_norm and isinstance(mine, SpectralConv2d):
             for _ in range(100):  # both power iterations to their fixed point, whatever they began with
-                mine.sigma()
+                mine.iterate_power()
             theirs.parametrizations.weight[0]._power_method(mine.weight.detach().flatten(1), 100)
 
     batch = trainer.batch(0)
@@ -79,6 +79,23 @@ def test_the_step_is_the_papers_step_written_plainly(preset: str, plain: ModuleT
         moved_apart = (mine.weight - _weight(theirs)).abs()
         assert moved_apart.mean() < 0.1 * config.lr_g
         assert moved_apart.max() < 6 * config.lr_g
+
+
+def test_compiled_networks_train_the_same(
+    tiny_config: TrainConfig, tiny_photos: PhotoSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The discriminators run twice before one backward pass, which a compiled graph must bear."""
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module: compile_module(module, backend="aot_eager_decomp_partition")
+    )
+    eager = Trainer(tiny_config, tiny_photos, CPU)
+    compiled = Trainer(tiny_config, tiny_photos, CPU, compile_networks=True)
+    for _ in range(3):
+        expected, terms = eager.train_step(), compiled.train_step()
+        for name, term in terms.items():
+            torch.testing.assert_close(term, expected[name], rtol=1e-4, atol=1e-5)
+    assert compiled.ema(torch.zeros(1, 1, 32, 32)).shape == (1, 2, 32, 32)
 
 
 def test_discriminators_get_no_gradient_from_the_generators_step(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from archivecolor.config import TrainConfig
+from archivecolor.config import RunOptions, TrainConfig
 from archivecolor.training.distributed import Processes
-from archivecolor.training.loop import RunOptions, train
+from archivecolor.training.loop import train
 from archivecolor.training.trainer import Trainer
 from tests.training.conftest import make_tiny_photos
 
