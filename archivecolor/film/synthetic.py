@@ -48,4 +48,5 @@ def _texture(random: np.random.Generator, height_px: int, width_px: int) -> npt.
 def _hats(length_px: int, cell_px: int) -> npt.NDArray[np.float32]:
     """(length, cells): the weights of linear interpolation between cells."""
     at = np.arange(length_px)[:, None] / cell_px
-    return np.maximum(0, 1 - np.abs(at - np.arange(length_px // cell_px + 2))).astype(np.float32)
+    hats: npt.NDArray[np.float64] = np.maximum(0, 1 - np.abs(at - np.arange(length_px // cell_px + 2)))
+    return hats.astype(np.float32)
