@@ -103,8 +103,9 @@ def load_generator(path: Path) -> Generator:
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"{path}: not archivecolor generator weights (format {metadata.get('format')!r})")
     try:
-        generator = Generator(GeneratorConfig.from_dict(json.loads(metadata["config"])))
-        generator.load_state_dict(_dequantise(stored))
+        with torch.device("meta"):  # nothing is initialised that the file replaces
+            generator = Generator(GeneratorConfig.from_dict(json.loads(metadata["config"])))
+        generator.load_state_dict(_dequantise(stored), assign=True)
         if not all(bool(tensor.isfinite().all()) for tensor in generator.state_dict().values()):
             raise ValueError("some are not finite numbers")
     except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -189,5 +190,5 @@ def _dequantise(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if tensor.dtype == torch.int8:
             state[name] = tensor.float() * stored[name + _SCALE_SUFFIX].view(-1, 1, 1, 1)
         else:
-            state[name] = tensor
+            state[name] = tensor.float() if tensor.is_floating_point() else tensor
     return state
