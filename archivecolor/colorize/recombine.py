@@ -62,6 +62,8 @@ class Recombiner:
         self.out, self.mode, self.device = out, mode, device
         self.source_range = color.code_range(bit_depth, full_range)
         self._lightness = color.lightness_table(bit_depth, full_range).to(device)
+        self._converts_each_pixel = device.type != "cpu"  # arithmetic costs a GPU nothing
+        self._to_linear = torch.tensor(_LAB_XYZ_TO_RGB, device=device)
         self._to_ycbcr = _ycbcr_matrix(out.matrix).to(device)
         self._most_span = int(_MOST_SPAN * (self.source_range[1] - self.source_range[0]))
 
@@ -93,46 +95,53 @@ class Recombiner:
         log2_w, log2_h = self.out.log2_chroma_w, self.out.log2_chroma_h
         chroma_h, chroma_w = self.out.chroma_size(h, w)
         placed_ab = place_chroma(ab, chroma_h, chroma_w, picture, h, w)
+        # All frames as one tall picture, with whole blocks in it.
         padded = _pad(luma, chroma_h << log2_h, chroma_w << log2_w)
+        tall, tall_ab = padded.flatten(0, 1), placed_ab.transpose(0, 1).flatten(1, 2)
 
-        y = luma if self.mode == "luma" else padded.new_empty(padded.shape, dtype=self._code_dtype)
-        cb = torch.empty(n, chroma_h, chroma_w, dtype=self._code_dtype, device=self.device)
+        y = torch.empty_like(tall, dtype=self._code_dtype)
+        cb = torch.empty(n * chroma_h, chroma_w, dtype=self._code_dtype, device=self.device)
         cr = torch.empty_like(cb)
-        for frame in range(n):
-            for rows in self._tiles(chroma_h, chroma_w):
-                full = slice(rows.start << log2_h, rows.stop << log2_h)
-                block = _Blocks(padded[frame, full], log2_w, log2_h)
-                if self.mode == "luma":
-                    _, b, r = self._convert(block.mean().round_().int(), placed_ab[frame, :, rows])
-                else:
-                    y[frame, full], b, r = self._convert_blocks(block, placed_ab[frame, :, rows])
-                cb[frame, rows], cr[frame, rows] = self._chroma_codes(b), self._chroma_codes(r)
-        return y[:, :h, :w], cb, cr
+        for rows in self._tiles(n * chroma_h, chroma_w):
+            full = slice(rows.start << log2_h, rows.stop << log2_h)
+            block = _Blocks(tall[full], log2_w, log2_h)
+            if self.mode == "luma":
+                _, b, r = self._convert(block.mean().round_().int(), tall_ab[:, rows])
+            else:
+                y[full], b, r = self._convert_blocks(block, tall_ab[:, rows])
+            cb[rows], cr[rows] = self._chroma_codes(b), self._chroma_codes(r)
+        cb, cr = cb.view(n, chroma_h, chroma_w), cr.view(n, chroma_h, chroma_w)
+        return luma if self.mode == "luma" else y.view(padded.shape)[:, :h, :w], cb, cr
 
     def _convert_blocks(self, block: _Blocks, ab: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Y' codes of each pixel, and Cb and Cr of each block."""
-        y, cb, cr = self._convert(block.low, ab)
-        black, white = color.code_range(self.out.bit_depth, self.out.full_range)
-        y.mul_(white - black).add_(black)
         if block.is_single:
-            return self._codes(y), cb, cr
-        bright_y, bright_cb, bright_cr = self._convert(block.high, ab)
-        slope = bright_y.mul_(white - black).add_(black).sub_(y).div_((block.high - block.low).clamp_min_(1))
-        share = (block.mean() - block.low).div_((block.high - block.low).clamp_min_(1))
+            y, cb, cr = self._convert(block.low, ab)
+            return self._luma_codes(y), cb, cr
+        if self._converts_each_pixel:
+            _, cb, cr = self._convert(block.mean().round_().int(), ab)
+            return self._luma_codes(self._convert(block.luma, torch.stack([block.spread(c) for c in ab]))[0]), cb, cr
+
+        dark, cb, cr = self._convert(block.low, ab)
+        bright, bright_cb, bright_cr = self._convert(block.high, ab)
+        span = (block.high - block.low).clamp_min_(1)
+        share = (block.mean() - block.low).div_(span)
         cb.addcmul_(bright_cb.sub_(cb), share)
         cr.addcmul_(bright_cr.sub_(cr), share)
-        codes = self._codes(block.line(y.addcmul_(slope, block.low, value=-1), slope))
-        contrasty = (block.high - block.low > self._most_span).nonzero(as_tuple=True)
+        slope = bright.sub_(dark).div_(span)
+        offset = dark.addcmul_(slope, block.low, value=-1)
+        y = self._luma_codes(block.spread(slope).mul_(block.luma).add_(block.spread(offset)))
+        contrasty = (span > self._most_span).nonzero(as_tuple=True)
         if len(contrasty[0]):
             pixels = block.pixels(contrasty)
             exact = self._convert(pixels, ab[:, *contrasty, None].expand(-1, -1, pixels.shape[1]))[0]
-            block.put(codes, contrasty, self._codes(exact.mul_(white - black).add_(black)))
-        return codes, cb, cr
+            block.put(y, contrasty, self._luma_codes(exact))
+        return y, cb, cr
 
     def _convert(self, luma: Tensor, ab: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Y' 0..1 and Cb, Cr -0.5..0.5, float32 (h, w), of (h, w) source codes and (2, h, w) ab."""
         L = self.lightness(luma[None])[0, 0]
-        ycbcr = _encode(_lab_to_linear(L, ab), self._to_ycbcr)
+        ycbcr = _encode(_lab_to_linear(L, ab, self._to_linear), self._to_ycbcr)
         return ycbcr[0].view(luma.shape), ycbcr[1].view(luma.shape), ycbcr[2].view(luma.shape)
 
     @property
@@ -150,6 +159,11 @@ class Recombiner:
             return torch.from_numpy(values.numpy().astype(np.uint8 if self.out.bit_depth == 8 else np.int32))
         return values.to(self._code_dtype)
 
+    def _luma_codes(self, y: Tensor) -> Tensor:
+        """Y' 0..1 to code values (ITU-T H.273 eq. 8 to 10)."""
+        black, white = color.code_range(self.out.bit_depth, self.out.full_range)
+        return self._codes(y.mul_(white - black).add_(black))
+
     def _chroma_codes(self, c: Tensor) -> Tensor:
         """Cb or Cr -0.5..0.5 to code values (ITU-T H.273 eq. 8 to 10)."""
         depth = self.out.bit_depth
@@ -160,11 +174,11 @@ class Recombiner:
 class _Blocks:
     """The pixels that share a chroma sample, of an (H, W) part of a frame that holds whole blocks.
 
-    ``low`` and ``high`` (h, w) are the least and the greatest luma of each.
+    ``luma`` is those pixels, ``low`` and ``high`` (h, w) the least and the greatest of each block.
     """
 
     def __init__(self, luma: Tensor, log2_w: int, log2_h: int) -> None:
-        self._luma = luma
+        self.luma = luma
         self._log2_w, self._log2_h = log2_w, log2_h
         self.is_single = log2_w == log2_h == 0
         low = high = luma
@@ -176,26 +190,20 @@ class _Blocks:
 
     def mean(self) -> Tensor:
         """(h, w) float32."""
-        total = self._luma.float()
+        total = self.luma.float()
         for _ in range(self._log2_h):
             total = total[0::2] + total[1::2]
         for _ in range(self._log2_w):
             total = total[:, 0::2] + total[:, 1::2]
         return total.div_(1 << self._log2_w + self._log2_h)
 
-    def line(self, offsets: Tensor, slopes: Tensor) -> Tensor:
-        """offset + slope * luma of each pixel, (H, W) float32, with (h, w) offsets and slopes."""
-        rows = self._luma.view(len(offsets), 1 << self._log2_h, -1)
-        widen = 1 << self._log2_w
-        return (
-            (rows * slopes.repeat_interleave(widen, 1)[:, None])
-            .add_(offsets.repeat_interleave(widen, 1)[:, None])
-            .view(self._luma.shape)
-        )
+    def spread(self, values: Tensor) -> Tensor:
+        """(h, w) of blocks to (H, W) of pixels."""
+        return values.repeat_interleave(1 << self._log2_w, 1).repeat_interleave(1 << self._log2_h, 0)
 
     def pixels(self, blocks: tuple[Tensor, ...]) -> Tensor:
         """(K, pixels of a block) luma of the K blocks with these row and column numbers."""
-        return self._apart(self._luma)[blocks[0], :, blocks[1]].flatten(1)
+        return self._apart(self.luma)[blocks[0], :, blocks[1]].flatten(1)
 
     def put(self, plane: Tensor, blocks: tuple[Tensor, ...], values: Tensor) -> None:
         """Set what `pixels` took, in ``plane`` (H, W)."""
@@ -207,15 +215,18 @@ class _Blocks:
         return plane.view(h, 1 << self._log2_h, w, 1 << self._log2_w)
 
 
-def _lab_to_linear(L: Tensor, ab: Tensor) -> Tensor:
-    """(3, P) linear R, G and B, not clipped, of (h, w) L* and (2, h, w) ab."""
+def _lab_to_linear(L: Tensor, ab: Tensor, to_linear: Tensor) -> Tensor:
+    """(3, P) linear R, G and B, not clipped, of (h, w) L* and (2, h, w) ab.
+
+    ``to_linear`` (3, 3) takes X/Xn, Y/Yn and Z/Zn to them.
+    """
     f = torch.empty(3, L.numel(), device=L.device)
     torch.div(L.flatten().add(16), 116, out=f[1])
     torch.add(f[1], ab[0].flatten(), alpha=1 / 500, out=f[0])
     torch.sub(f[1], ab[1].flatten(), alpha=1 / 200, out=f[2])
     curved = f.clamp_min(_DELTA)  # CIE Lab's f(t) turned round: f^3, continued below 6/29 by its tangent
     xyz = f.sub_(curved).mul_(3 * _DELTA**2).addcmul_(curved * curved, curved)
-    return torch.tensor(_LAB_XYZ_TO_RGB, device=L.device) @ xyz
+    return to_linear @ xyz
 
 
 def _encode(linear: Tensor, to_ycbcr: Tensor) -> Tensor:
