@@ -111,10 +111,8 @@ def test_the_fast_conversion_is_the_plain_one(matrix: str) -> None:
     L = torch.rand(2, 1, 200, 300, generator=random) * 100
     ab = (torch.rand(2, 2, 200, 300, generator=random) - 0.5) * 200  # far out of gamut, too
     plain = color.rgb_to_ycbcr(color.lab_to_rgb(torch.cat([L, ab], dim=1)), matrix)
-    fast = [
-        _encode(_lab_to_linear(L[i, 0], ab[i], torch.tensor(_LAB_XYZ_TO_RGB)), _ycbcr_matrix(matrix)).view(3, 200, 300)
-        for i in range(2)
-    ]
+    to_linear, to_ycbcr = torch.tensor(_LAB_XYZ_TO_RGB), _ycbcr_matrix(matrix)
+    fast = [_encode(_lab_to_linear(L[i, 0], ab[i], to_linear), to_ycbcr).view(3, 200, 300) for i in range(2)]
     assert (torch.stack(fast) - plain).abs().max() < 2e-5
 
 
@@ -130,3 +128,15 @@ def test_blocks_that_share_a_chroma_sample_keep_every_pixels_lightness(log2_w: i
     difference = (shared(luma, ab)[0].float() - own(luma, ab)[0].float()).abs()
     assert difference.max() <= 6
     assert difference.mean() < 0.25
+
+
+def test_what_a_gpu_does_is_the_exact_conversion() -> None:
+    random = torch.Generator().manual_seed(5)
+    luma = torch.randint(16, 236, (2, 32, 48), generator=random, dtype=torch.uint8)
+    ab = torch.tensor([25.0, 30.0]).view(1, 2, 1, 1).expand(2, 2, 8, 8)
+    shared, own = (recombiner(PlaneFormat(8, False, "bt709", *log2)) for log2 in ((1, 1), (0, 0)))
+    on_cpu = shared(luma, ab)
+    shared._converts_each_pixel = True
+    y, cb, cr = shared(luma, ab)
+    assert torch.equal(y, own(luma, ab)[0])
+    assert (cb.float() - on_cpu[1].float()).abs().mean() < 2 and (cr.float() - on_cpu[2].float()).abs().mean() < 2
