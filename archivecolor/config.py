@@ -215,7 +215,9 @@ class ColorizeConfig:
 
     ``recombine`` is ``"lab"``, which keeps the source's CIE lightness, or ``"luma"``, which passes its luma plane
     through bit for bit and only makes chroma. ``render_size_px`` is the side of the square that the network sees;
-    ``saturation`` scales its a and b. ``start_s`` and ``end_s`` cut, in seconds from the film's beginning.
+    ``saturation`` scales its a and b. ``deinterlace`` makes progressive frames of interlaced ones, one (``"auto"``) or
+    two of each (``"fields"``); where the luma plane goes through bit for bit, ``"auto"`` leaves them as they are.
+    ``start_s`` and ``end_s`` cut, in seconds from the film's beginning.
     """
 
     weights: str | None = None
@@ -225,6 +227,7 @@ class ColorizeConfig:
     render_size_px: int = 256
     saturation: float = 1.0
     recombine: Literal["lab", "luma"] = "lab"
+    deinterlace: Literal["auto", "off", "fields"] = "auto"
     start_s: float | None = None
     end_s: float | None = None
 
@@ -241,3 +244,10 @@ class ColorizeConfig:
             raise ConfigError("the start must not be negative")
         if self.end_s is not None and self.end_s <= (self.start_s or 0.0):
             raise ConfigError("the end must come after the start")
+        if self.recombine == "luma" and self.deinterlace == "fields":
+            raise ConfigError("luma that is kept bit for bit cannot be deinterlaced; leave one of the two out")
+
+    @property
+    def fields(self) -> Literal["auto", "off", "fields"]:
+        """What becomes of interlaced pictures, ``recombine`` considered."""
+        return "off" if self.recombine == "luma" else self.deinterlace

@@ -112,6 +112,13 @@ engine_options = _all(
         show_default=True,
         help="Keep the source's lightness, or its luma plane bit for bit.",
     ),
+    click.option(
+        "--deinterlace",
+        type=click.Choice(["auto", "off", "fields"]),
+        default="auto",
+        show_default=True,
+        help="Of each interlaced frame make one progressive frame, none, or two (one a field).",
+    ),
 )
 """How the colour is made."""
 

@@ -160,7 +160,7 @@ def colorize_film(
     """
     started = time.perf_counter()
     settings = settings or OutputSettings(keep_luma=config.recombine == "luma")
-    with FilmReader(source, start_s=config.start_s, end_s=config.end_s) as reader:
+    with FilmReader(source, start_s=config.start_s, end_s=config.end_s, deinterlace=config.fields) as reader:
         info = reader.info
         info.require_sdr()
         plan = plan_output(info, output, settings)
@@ -209,9 +209,9 @@ def colorize_film(
                 report.warnings.append(f"{report.undecodable_packets} packets of the picture could not be decoded")
             if not analysis.is_black_and_white:
                 report.warnings.append("the source is in colour; only its luma was used")
-            if report.frames_written != report.frames_read:
+            if report.frames_written != reader.report.given:
                 raise FilmEncodeError(
-                    f"{output}: {report.frames_read} frames were read but {report.frames_written} written"
+                    f"{output}: {reader.report.given} frames were read but {report.frames_written} written"
                 )
     report.seconds = time.perf_counter() - started
     return report
@@ -231,7 +231,8 @@ def make_recombiner(info: FilmInfo, plan: OutputPlan, config: ColorizeConfig, de
 def plan_warnings(plan: OutputPlan) -> list[str]:
     """What an output will not be able to hold or say, in whole sentences."""
     lost = [f"{entry.kind} stream {entry.index} ({entry.codec}) left out: {entry.reason}" for entry in plan.left_out]
-    return [*plan.warnings, *lost]
+    changed = [f"{c.kind} stream {c.index} ({c.codec}) does not fit: converted to {c.in_words}" for c in plan.converted]
+    return [*plan.warnings, *changed, *lost]
 
 
 def frames_expected(info: FilmInfo, config: ColorizeConfig) -> int | None:
@@ -245,7 +246,7 @@ def frames_expected(info: FilmInfo, config: ColorizeConfig) -> int | None:
 
 def settings_fingerprint(engine: Engine, config: ColorizeConfig, settings: OutputSettings) -> str:
     """Eight hexadecimal digits that change with anything that decides what an output looks like."""
-    looks = (engine.weights_sha256, config.render_size_px, config.saturation, config.recombine)
+    looks = (engine.weights_sha256, config.render_size_px, config.saturation, config.recombine, config.fields)
     cut = (config.start_s, config.end_s)
     return hashlib.sha256(repr((looks, cut, settings)).encode()).hexdigest()[:8]
 

@@ -1,5 +1,7 @@
 """Films and stills in and out; the only part of archivecolor that uses PyAV."""
 
+from archivecolor.film.deinterlace import Deinterlace, after_deinterlacing
+from archivecolor.film.frames import LumaFrame, SidePacket
 from archivecolor.film.pixels import PixelFormat, pixel_format
 from archivecolor.film.probe import Chapter, FilmInfo, Picture, StreamInfo, probe
 from archivecolor.film.profiles import (
@@ -9,7 +11,7 @@ from archivecolor.film.profiles import (
     default_extension,
     plan_output,
 )
-from archivecolor.film.reader import FilmReader, LumaFrame, ReadReport, SidePacket
+from archivecolor.film.reader import FilmReader, ReadReport
 from archivecolor.film.samples import NEUTRAL_CHROMA, FilmSamples, picture_length_s, sample_frames
 from archivecolor.film.stills import STILL_EXTENSIONS, Still, is_still, read_still, write_still
 from archivecolor.film.streams import LeftOut
@@ -21,6 +23,7 @@ __all__ = [
     "NEUTRAL_CHROMA",
     "STILL_EXTENSIONS",
     "Chapter",
+    "Deinterlace",
     "FilmInfo",
     "FilmReader",
     "FilmSamples",
@@ -35,6 +38,7 @@ __all__ = [
     "SidePacket",
     "Still",
     "StreamInfo",
+    "after_deinterlacing",
     "default_extension",
     "is_still",
     "make_synthetic_film",

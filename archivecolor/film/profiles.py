@@ -18,7 +18,7 @@ from archivecolor.errors import FilmEncodeError
 from archivecolor.film.opening import in_words, open_film
 from archivecolor.film.pixels import UnusablePixelFormatError, pixel_format
 from archivecolor.film.probe import MATRIX_CODES, FilmInfo
-from archivecolor.film.streams import LeftOut, plan_streams
+from archivecolor.film.streams import Converted, LeftOut, plan_streams
 
 # Extension -> (FFmpeg container, encoder by default). AVI and MPEG transport streams are not here: AVI cannot hold
 # variable frame rate or a late start, and a transport stream shifts its clock.
@@ -45,6 +45,8 @@ _ALWAYS_LOSSLESS: Final = {"ffv1", "ffvhuff", "huffyuv", "utvideo", "rawvideo", 
 _TEN_BIT_BY_NATURE: Final = {"libx265", "libsvtav1", "hevc_nvenc", "av1_nvenc", "prores_ks", "prores_aw", "dnxhd"}
 _EVEN_SIZES_ONLY: Final = {"libx264", "libx265", "h264_nvenc", "hevc_nvenc", "av1_nvenc", "libsvtav1"}
 _CHROMA_NAMES: Final = {(1, 1): "420", (1, 0): "422", (0, 0): "444", (0, 1): "440", (2, 0): "411", (2, 2): "410"}
+# Encoders that mark each picture as interlaced, with its field order.
+_INTERLACING: Final = {"libx264", "ffv1", "prores_ks", "mpeg2video", "mpeg4", "dvvideo", "rawvideo", "v210"}
 _SEMI_PLANAR: Final = {"yuv420p10le": "p010le", "yuv420p": "nv12"}
 
 
@@ -71,7 +73,8 @@ class OutputPlan:
 
     Planes to write are in ``pix_fmt`` (planar Y'CbCr, ``bit_depth`` bits, chroma of ``ceil(W / 2^log2_chroma[0])`` x
     ``ceil(H / 2^log2_chroma[1])``), range and ``matrix`` as given. ``encoder_pix_fmt`` may be the semi-planar twin.
-    ``tag_*`` are the H.273 codes to write. ``kept`` are source stream indices copied as packets.
+    ``tag_*`` are the H.273 codes to write. ``interlaced`` asks for pictures marked as such. ``kept`` are source stream
+    indices copied as packets.
     """
 
     format_name: str
@@ -88,7 +91,9 @@ class OutputPlan:
     tag_primaries: int
     tag_transfer: int
     lossless: bool
+    interlaced: bool = False
     kept: tuple[int, ...] = ()
+    converted: tuple[Converted, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -129,10 +134,13 @@ def plan_output(info: FilmInfo, output: Path, settings: OutputSettings | None = 
     matrix = "bt709" if encoder == "dnxhd" else info.picture.matrix
     if encoder == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # its own log goes to stderr, past FFmpeg's: errors only
-    if info.picture.interlaced:
-        warnings.append("the picture is interlaced; its fields are kept, but the output is not flagged as interlaced")
+    if info.picture.interlaced and encoder not in _INTERLACING:
+        raise FilmEncodeError(
+            f"{output}: {encoder} cannot mark interlaced pictures as such; leave out --deinterlace off, or use "
+            "--codec h264, ffv1 or prores"
+        )
     with open_film(info.path) as source:
-        kept, left_out = plan_streams(info, source, format_name)
+        streams = plan_streams(info, source, format_name)
     plan = OutputPlan(
         format_name=format_name,
         encoder=encoder,
@@ -147,9 +155,11 @@ def plan_output(info: FilmInfo, output: Path, settings: OutputSettings | None = 
         tag_matrix=MATRIX_CODES[matrix],
         tag_primaries=info.picture.tagged_primaries,
         tag_transfer=info.picture.tagged_transfer,
+        interlaced=info.picture.interlaced,
         lossless=lossless,
-        kept=kept,
-        left_out=left_out,
+        kept=streams.kept,
+        converted=streams.converted,
+        left_out=streams.left_out,
         warnings=tuple(warnings),
     )
     _try_encoder(info, plan, output)
@@ -290,6 +300,10 @@ def _options(encoder: str, settings: OutputSettings, pix_fmt: str, lossless: boo
         options["vendor"] = "apl0"
     elif encoder == "dnxhd":
         options["profile"] = {"yuv422p": "dnxhr_hq", "yuv422p10le": "dnxhr_hqx"}.get(pix_fmt, "dnxhr_444")
+    if info.picture.interlaced:
+        options.update(flags="+ildct+ilme", field_order=info.picture.field_order)
+        if encoder == "libx264" and info.picture.field_order == "bb":
+            options["x264-params"] = "bff=1"
     return options
 
 

@@ -50,11 +50,12 @@ def sample_frames(info: FilmInfo, count: int = 8) -> FilmSamples:
     with open_film(info.path) as container:
         video = container.streams[info.video_index]
         assert isinstance(video, VideoStream)
+        base = video.time_base or info.time_base
         for number in range(count):
             if number and info.duration_s is None:
                 break
             at_s = (info.duration_s or 0.0) * number / count
-            target = info.first_pts_ticks + int(Fraction(at_s) / info.time_base)
+            target = int((info.first_pts_ticks * info.time_base + Fraction(at_s)) / base)
             frame = _frame_from(container, video, target if number else None)
             if frame is not None and frame.pts is not None and _same_size(frame, info):
                 frames.setdefault(frame.pts, frame)
@@ -66,7 +67,7 @@ def sample_frames(info: FilmInfo, count: int = 8) -> FilmSamples:
     deviation = sum(chroma_deviation(frame) for _, frame in ordered) / len(ordered)
     return FilmSamples(
         luma=tuple(luma_plane(frame, info.picture.matrix) for _, frame in ordered),
-        times_s=tuple(pts * info.time_base for pts, _ in ordered),
+        times_s=tuple(pts * base for pts, _ in ordered),
         chroma_deviation=deviation,
     )
 
@@ -76,12 +77,12 @@ def picture_length_s(info: FilmInfo) -> float:
 
     Unlike the header's duration this tells a file that was cut short from a whole one.
     """
-    last = info.first_pts_ticks
+    first_s = last_s = info.first_pts_ticks * info.time_base
     with open_film(info.path) as container, contextlib.suppress(av.error.FFmpegError):  # what can be read ends there
         for packet in container.demux(container.streams[info.video_index]):
             if packet.pts is not None and packet.size:
-                last = max(last, packet.pts)
-    return float((last - info.first_pts_ticks) * info.time_base)
+                last_s = max(last_s, packet.pts * packet.time_base)
+    return float(last_s - first_s)
 
 
 def _same_size(frame: av.VideoFrame, info: FilmInfo) -> bool:

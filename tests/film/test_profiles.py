@@ -102,10 +102,13 @@ def test_what_does_not_fit_is_refused_naming_what_would(tmp_path):
     assert "16" in refused(tmp_path, "b.mkv", deep, codec="ffv1", pix_fmt="yuv420p10le", keep_luma=True)
 
 
-def test_sound_that_does_not_fit_is_refused_never_dropped(tmp_path):
-    text = refused(tmp_path, "b.webm", {"sound": "aac"})
-    assert "aac" in text and ".mkv" in text and ".mov" in text
+def test_sound_that_does_not_fit_is_converted_and_said(tmp_path):
+    plan = planned(tmp_path, "b.webm", {"sound": "aac"})
+    assert [(c.index, c.codec, c.in_words) for c in plan.converted] == [(1, "aac", "Opus, which is lossy")]
     assert planned(tmp_path, "b.mp4", {"sound": "aac", "sound_tracks": 2}).kept == (1, 2)
+    pcm = planned(tmp_path, "b.mp4", {"sound": "pcm_s16le"})
+    assert [c.in_words for c in pcm.converted] == ["ALAC, 16 bit, without loss"] and not pcm.kept
+    assert planned(tmp_path, "b.mov", {"sound": "pcm_s16le"}).kept == (1,)
 
 
 def test_planning_refuses_hdr(tmp_path):
