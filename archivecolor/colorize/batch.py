@@ -16,6 +16,7 @@ from archivecolor.colorize.pipeline import (
     colorize_film,
     settings_fingerprint,
 )
+from archivecolor.colorize.sidecar import refuse_foreign_sidecar
 from archivecolor.colorize.stills import colorize_still
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import ArchiveColorError, ConfigError, DataError, FilmEncodeError, FilmOpenError
@@ -164,6 +165,7 @@ def run_job(
                 raise FilmEncodeError(f"{job.output}: was made with other settings; use --overwrite to make it again")
             if is_whole(job, config):
                 return JobResult(job, "skipped")
+        refuse_foreign_sidecar(job.output)
         _make_folder(job.output.parent)
         if is_still(job.source):
             report = colorize_still(job.source, job.output, engine, config)

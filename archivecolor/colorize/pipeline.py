@@ -14,7 +14,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -28,6 +28,7 @@ from archivecolor.colorize.colourist import Coloured, Colourist, Planes
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.mattes import Rectangle, find_picture
 from archivecolor.colorize.recombine import PlaneFormat, Recombiner
+from archivecolor.colorize.sidecar import DIGITAL_SOURCE_TYPE, FixityInBackground, record_of, write_record
 from archivecolor.colorize.workers import Workers
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import FilmEncodeError
@@ -38,6 +39,7 @@ from archivecolor.film import (
     LumaFrame,
     OutputPlan,
     OutputSettings,
+    ReadReport,
     SidePacket,
     plan_output,
     sample_frames,
@@ -160,6 +162,7 @@ def colorize_film(
     """
     started = time.perf_counter()
     settings = settings or OutputSettings(keep_luma=config.recombine == "luma")
+    source_fixity = FixityInBackground(source)
     with FilmReader(source, start_s=config.start_s, end_s=config.end_s, deinterlace=config.fields) as reader:
         info = reader.info
         info.require_sdr()
@@ -213,7 +216,23 @@ def colorize_film(
                 raise FilmEncodeError(
                     f"{output}: {reader.report.given} frames were read but {report.frames_written} written"
                 )
-    report.seconds = time.perf_counter() - started
+            report.seconds = time.perf_counter() - started
+            record = record_of(
+                source=source,
+                source_fixity=source_fixity.result(),
+                output=output,
+                written=partial,
+                engine=engine,
+                config=config,
+                settings=asdict(settings),
+                seconds=report.seconds,
+                frames=frame_counts(reader.report, writer.frames),
+                warnings=report.warnings,
+                picture=picture_record(info, plan),
+                time={"offset_s": str(reader.time_offset_s), "time_base": str(info.time_base)},
+                streams=writer.stream_map(),
+            )
+        write_record(output, record)
     return report
 
 
@@ -226,6 +245,38 @@ def make_recombiner(info: FilmInfo, plan: OutputPlan, config: ColorizeConfig, de
         mode=config.recombine,
         device=device,
     )
+
+
+def frame_counts(read: ReadReport, written: int) -> dict[str, int]:
+    """What the record says of frames, by what became of them."""
+    return {
+        "read": read.frames,
+        "written": written,
+        "undecodable": read.undecodable_packets,
+        "damaged": read.corrupt_frames,
+        "repeated": read.repeated,
+        "deinterlaced": read.deinterlaced,
+        "times_moved": read.moved_timestamps,
+    }
+
+
+def picture_record(info: FilmInfo, plan: OutputPlan) -> dict[str, Any]:
+    """What the record says of the picture: as it was, and as it was encoded."""
+    picture = info.picture
+    return {
+        "source_codec": info.codec,
+        "source_pixel_format": picture.pix_fmt,
+        "width_px": picture.width_px,
+        "height_px": picture.height_px,
+        "sample_aspect_ratio": str(picture.sample_aspect_ratio or "not tagged").replace("/", ":"),
+        "encoder": plan.encoder,
+        "encoder_options": plan.encoder_options,
+        "pixel_format": plan.pix_fmt,
+        "full_range": plan.full_range,
+        "matrix": plan.matrix,
+        "interlaced": plan.interlaced,
+        "lossless": plan.lossless,
+    }
 
 
 def plan_warnings(plan: OutputPlan) -> list[str]:
@@ -258,7 +309,8 @@ def provenance(info: FilmInfo, engine: Engine, config: ColorizeConfig, settings:
         f"{MADE_BY} {__version__} (weights {engine.weights_path.stem}, "
         f"SHA-256 {engine.weights_sha256[:16]}, recombine {config.recombine}, "
         f"settings {settings_fingerprint(engine, config, settings)}); "
-        "the lightness is the source's. An access copy, not a replacement of the original."
+        "the lightness is the source's. An access copy, not a replacement of the original. "
+        f"Digital source type: {DIGITAL_SOURCE_TYPE.rpartition('/')[2]}."
     )
     return {"comment": f"{own} | {made}" if own else made}
 

@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 
 from archivecolor.errors import FilmDecodeError
 from archivecolor.film.deinterlace import Deinterlace, Deinterlacer, after_deinterlacing
+from archivecolor.film.ffv1 import SliceCheck
 from archivecolor.film.field_order import FieldOrderReader
 from archivecolor.film.frames import LumaFrame, SidePacket
 from archivecolor.film.opening import in_words, open_film
@@ -101,6 +102,7 @@ class FilmReader:
         self._end_s = first_s + _exact(end_s) if end_s is not None else None
         self._deinterlacer = Deinterlacer(deinterlace, self._film.picture.bit_depth) if deinterlace != "off" else None
         self._field_order = FieldOrderReader()
+        self._slices = SliceCheck() if self._film.codec == "ffv1" else None
         self._last_luma: Plane | None = None
         self._last_pts: int | None = None
         self._last_end: int | None = None
@@ -228,6 +230,9 @@ class FilmReader:
             self._pending[packet.pts] = None
             if len(self._pending) > _MOST_PENDING:
                 del self._pending[next(iter(self._pending))]
+        if packet is not None and self._slices is not None and self._slices.is_damaged(bytes(packet)):
+            self.report.corrupt_frames += 1
+            self.report.warn(f"{self._film.path.name}: some FFV1 slices have wrong checksums; they are concealed")
         try:
             frames = self._video.decode(packet)
         except av.error.EOFError:

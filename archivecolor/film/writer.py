@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -71,6 +72,7 @@ class FilmWriter:
         self.offset_s = Fraction(offset_s)
         self.frames = 0
         self.warnings: list[str] = []
+        self.packets: Counter[int] = Counter()  # by stream index of the output
         self._durations: dict[int, int] = {}
         self._last_dts: dict[int, int] = {}
         self._ends: dict[int, int] = {}
@@ -225,9 +227,29 @@ class FilmWriter:
     def _mux_all(self, packets: Iterable[Packet[Any]]) -> None:
         try:
             for packet in packets:
+                self.packets[packet.stream_index] += 1
                 self._output.mux(packet)
         except (av.error.FFmpegError, OSError) as error:
             raise self._failure(error) from error
+
+    def stream_map(self) -> list[dict[str, Any]]:
+        """What became of each stream of the source, ready for JSON; ``packets`` are those in the output."""
+        became = {self.info.video_index: ("coloured", self.plan.encoder)}
+        became |= dict.fromkeys(self.plan.kept, ("copied", ""))
+        became |= {entry.index: ("converted", entry.in_words) for entry in self.plan.converted}
+        became |= {entry.index: ("left out", entry.reason) for entry in self.plan.left_out}
+        streams: list[dict[str, Any]] = []
+        for stream in self.info.streams:
+            action, detail = became.get(stream.index, ("left out", ""))
+            described = {"kind": stream.kind, "codec": stream.codec, "language": stream.language, "action": action}
+            entry = {"source_index": stream.index, **described, "detail": detail, "output_index": None}
+            side = self._side.get(stream.index)
+            if stream.index == self.info.video_index:
+                entry["output_index"] = self._video.index
+            elif side is not None:
+                entry |= {"output_index": side.index, "packets": self.packets[side.index]}
+            streams.append(entry)
+        return streams
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:

@@ -1,0 +1,156 @@
+"""The record beside an output, ``OUT.json``: what was made of what, with which model and settings, and what was met."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from archivecolor import __version__
+from archivecolor.colorize.atomic import atomic_output
+from archivecolor.colorize.engine import Engine
+from archivecolor.config import ColorizeConfig
+from archivecolor.errors import DataError, FilmEncodeError, FilmOpenError
+
+VERSION: Final = 1
+# IPTC NewsCodes, digital source type: a composite of a captured picture and of what a trained model made.
+DIGITAL_SOURCE_TYPE: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+_STATEMENT: Final = (
+    "The colour was made by a trained model and is not a record of the colours that were before the camera; the "
+    "lightness is the source's. This is an access version, not a replacement of the original."
+)
+_BLOCK: Final = 1 << 20
+
+
+def sidecar_path(output: Path) -> Path:
+    """Where the record of ``output`` lies: its own name with ``.json`` behind it."""
+    return output.with_name(f"{output.name}.json")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, or of the names and SHA-256 of all files in a folder, in the order of their names."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(path.iterdir()):
+            if file.is_file() and not file.name.startswith("."):
+                digest.update(f"{file.name}\0{file_sha256(file)}\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fixity(path: Path) -> dict[str, Any]:
+    """Size in bytes and SHA-256 of a file, or of a folder's files together."""
+    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+    return {"size_bytes": sum(file.stat().st_size for file in files), "sha256": file_sha256(path)}
+
+
+class FixityInBackground:
+    """`fixity` of a source, computed in a thread of its own while the source is being coloured."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._found: dict[str, Any] = {}
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._work, name="fixity", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            self._found = fixity(self._path)
+        except OSError as error:
+            self._error = error
+
+    def result(self) -> dict[str, Any]:
+        """Wait for it; raises `FilmOpenError` where the source could not be read to its end."""
+        self._thread.join()
+        if self._error is not None:
+            raise FilmOpenError(f"{self._path}: cannot be read ({self._error.strerror})") from self._error
+        return self._found
+
+
+def record_of(
+    *,
+    source: Path,
+    source_fixity: dict[str, Any],
+    output: Path,
+    written: Path,
+    engine: Engine,
+    config: ColorizeConfig,
+    settings: dict[str, Any],
+    seconds: float,
+    frames: dict[str, int],
+    warnings: list[str],
+    **more: Any,
+) -> dict[str, Any]:
+    """The record of one output, ready for JSON.
+
+    ``written`` is the finished output under whatever name it has now, ``more`` what only films have (the picture's
+    encoding, streams, time).
+    """
+    finished = datetime.now(UTC)
+    return {
+        "sidecar_version": VERSION,
+        "tool": {"name": "archivecolor", "version": __version__},
+        "digital_source_type": DIGITAL_SOURCE_TYPE,
+        "statement": _STATEMENT,
+        "model": {"name": engine.weights_path.stem, "sha256": engine.weights_sha256},
+        "source": {"path": str(source.absolute()), **source_fixity},
+        "output": {"name": output.name, **fixity(written)},
+        "settings": {
+            **asdict(config),
+            "device_used": str(engine.device),
+            "precision_used": str(engine.dtype).removeprefix("torch."),
+            "output": settings,
+        },
+        "frames": frames,
+        **more,
+        "warnings": warnings,
+        "times": {
+            "started": (finished - timedelta(seconds=seconds)).isoformat(timespec="seconds"),
+            "finished": finished.isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+        },
+    }
+
+
+def write_record(output: Path, record: dict[str, Any]) -> None:
+    """Put the record beside ``output``; raises `FilmEncodeError` where that cannot be done."""
+    target = sidecar_path(output)
+    with atomic_output(target) as partial:
+        try:
+            text = json.dumps(record, indent=2, ensure_ascii=False)
+            partial.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise FilmEncodeError(f"{target}: cannot be written: {error.strerror}") from error
+
+
+def read_record(output: Path) -> dict[str, Any]:
+    """The record beside ``output``; raises `DataError` where there is none, or none of ours."""
+    path = sidecar_path(output)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{output}: has no sidecar {path.name} beside it; was it moved without it?") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not a sidecar that archivecolor wrote (no JSON)") from error
+    if not isinstance(record, dict) or record.get("sidecar_version") != VERSION:
+        raise DataError(f"{path}: is not a sidecar that this version of archivecolor knows")
+    return record
+
+
+def refuse_foreign_sidecar(output: Path) -> None:
+    """Raise `FilmEncodeError` when a file that archivecolor did not write lies where the record would go."""
+    if sidecar_path(output).exists():
+        try:
+            read_record(output)
+        except DataError as error:
+            raise FilmEncodeError(f"{error}; move it away, the record of {output.name} goes there") from error
