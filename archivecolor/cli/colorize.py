@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 def colorize(
     inputs: tuple[Path, ...],
     output: str,
+    profile: str | None,
     codec: str | None,
     crf: int | None,
     preset: str | None,
@@ -56,14 +57,15 @@ def colorize(
 ) -> None:
     """Colourise films, stills, or folders of them.
 
-    INPUT is a film, a still (PNG, JPEG, TIFF) or a folder, which is searched through. The output's container follows
-    from its extension: .mp4, .m4v, .mov, .mkv or .webm. In a folder, outputs that are there already and whole are
-    skipped, and a bad file does not stop the rest.
+    INPUT is a film, a still (PNG, JPEG, TIFF) or a folder, which is searched through. The output's extension stands
+    for a container and a profile: .mp4 and .m4v for access (H.264), .mov for mezzanine (ProRes 422 HQ), .mkv for
+    preservation (FFV1), .webm for VP9; --profile and --codec override it. In a folder, films become access copies,
+    outputs that are there already and whole are skipped, and a bad file does not stop the rest.
 
     \b
     archivecolor colorize old_film.mp4 -o out.mp4
     archivecolor colorize reels/ -o colour/
-    archivecolor colorize reel.mkv -o master.mkv --codec ffv1 --recombine luma
+    archivecolor colorize reel.mkv -o master.mkv --recombine luma
     """
     config = ColorizeConfig(**settings)
     terminate_like_interrupt()
@@ -72,9 +74,11 @@ def colorize(
     from archivecolor.colorize.engine import Engine
     from archivecolor.film import OutputSettings
 
-    jobs = plan_jobs(inputs, Path(output), into_folder=output.endswith(("/", os.sep)))
+    jobs = plan_jobs(inputs, Path(output), into_folder=output.endswith(("/", os.sep)), profile=profile)
     several = len(jobs) > 1 or inputs[0].is_dir()
-    out = OutputSettings(codec, crf, preset, pix_fmt, keep_luma=config.recombine == "luma")
+    if profile is None and codec is None and jobs[0].output != Path(output):
+        profile = "access"  # the extensions follow from the sources, not from what the user asked for
+    out = OutputSettings(codec, crf, preset, pix_fmt, keep_luma=config.recombine == "luma", profile=profile)
     engine = Engine(config)
 
     results: list[JobResult] = []

@@ -67,12 +67,14 @@ class JobResult:
         return {**details, **names, "error": str(self.error) if self.error else None}
 
 
-def plan_jobs(inputs: Sequence[Path], output: Path, *, into_folder: bool = False) -> list[Job]:
+def plan_jobs(
+    inputs: Sequence[Path], output: Path, *, into_folder: bool = False, profile: str | None = None
+) -> list[Job]:
     """What ``colorize INPUT... -o OUTPUT`` is to do.
 
     One file goes to the file ``output``, or into it where that is a folder or ``into_folder`` says so. Several
     inputs, and folders, go into the folder ``output``; a folder is searched through and its tree mirrored. Names
-    stay, and so does a film's extension where the container is one that archivecolor writes (.mkv otherwise).
+    stay, and so does a film's extension where ``profile`` (access by default) is kept well in that container.
 
     Raises:
         ConfigError: an output would replace a source or another output, or several inputs are to go to one file.
@@ -87,7 +89,7 @@ def plan_jobs(inputs: Sequence[Path], output: Path, *, into_folder: bool = False
         if output.is_file() or (not output.is_dir() and output.suffix.lower() in CONTAINERS):
             raise ConfigError(f"{output}: names a file; several films, or a folder of them, need a folder as output")
         found = {file.resolve(): (file, place) for path in inputs for file, place in _films_in(path, output)}
-        jobs = _name_outputs(list(found.values()), output)
+        jobs = _name_outputs(list(found.values()), output, profile)
     _refuse_collisions(jobs)
     return jobs
 
@@ -127,10 +129,10 @@ def _films_in(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
         raise DataError(f"{path}: holds no films or stills")
 
 
-def _name_outputs(found: Sequence[tuple[Path, Path]], output: Path) -> list[Job]:
+def _name_outputs(found: Sequence[tuple[Path, Path]], output: Path, profile: str | None) -> list[Job]:
     names = []
     for source, relative in found:
-        extension = source.suffix if is_still(source) else default_extension(source)
+        extension = source.suffix if is_still(source) else default_extension(source, profile)
         names.append(output / relative.with_suffix(extension))
     # reel.avi and reel.mpg would both become reel.mkv: then both keep their whole name.
     jobs = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,12 @@ def inspect_film(
         sections["Chapters"] = {f"{c.start_s:.2f} to {c.end_s:.2f} s": c.title for c in info.chapters}
     if info.metadata:
         sections["Tags"] = dict(info.metadata)
-    target = output or film.with_name(f"{film.stem}_colour{default_extension(film)}")
-    sections["Colorize would"] = _plan(after_deinterlacing(info, deinterlace), target, settings)
+    if output is None:  # as in a folder, where the extension follows from the source
+        settings = settings or OutputSettings()
+        output = film.with_name(f"{film.stem}_colour{default_extension(film, settings.profile)}")
+        if settings.profile is settings.codec is None:
+            settings = replace(settings, profile="access")
+    sections["Colorize would"] = _plan(after_deinterlacing(info, deinterlace), output, settings)
     if picture.interlaced:
         made = {"auto": "one progressive frame of each", "off": "kept", "fields": "two progressive frames of each"}
         sections["Colorize would"]["interlaced_frames"] = made[deinterlace]

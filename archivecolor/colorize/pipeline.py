@@ -28,7 +28,14 @@ from archivecolor.colorize.colourist import Coloured, Colourist, Planes
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.mattes import Rectangle, find_picture
 from archivecolor.colorize.recombine import PlaneFormat, Recombiner
-from archivecolor.colorize.sidecar import DIGITAL_SOURCE_TYPE, FixityInBackground, record_of, write_record
+from archivecolor.colorize.sidecar import (
+    DIGITAL_SOURCE_TYPE,
+    FixityInBackground,
+    frame_counts,
+    picture_record,
+    record_of,
+    write_record,
+)
 from archivecolor.colorize.workers import Workers
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import FilmEncodeError
@@ -39,7 +46,6 @@ from archivecolor.film import (
     LumaFrame,
     OutputPlan,
     OutputSettings,
-    ReadReport,
     SidePacket,
     plan_output,
     sample_frames,
@@ -226,7 +232,7 @@ def colorize_film(
                 config=config,
                 settings=asdict(settings),
                 seconds=report.seconds,
-                frames=frame_counts(reader.report, writer.frames),
+                frames=frame_counts(reader.report, writer.frames, colourist.frames_repeated),
                 warnings=report.warnings,
                 picture=picture_record(info, plan),
                 time={"offset_s": str(reader.time_offset_s), "time_base": str(info.time_base)},
@@ -245,38 +251,6 @@ def make_recombiner(info: FilmInfo, plan: OutputPlan, config: ColorizeConfig, de
         mode=config.recombine,
         device=device,
     )
-
-
-def frame_counts(read: ReadReport, written: int) -> dict[str, int]:
-    """What the record says of frames, by what became of them."""
-    return {
-        "read": read.frames,
-        "written": written,
-        "undecodable": read.undecodable_packets,
-        "damaged": read.corrupt_frames,
-        "repeated": read.repeated,
-        "deinterlaced": read.deinterlaced,
-        "times_moved": read.moved_timestamps,
-    }
-
-
-def picture_record(info: FilmInfo, plan: OutputPlan) -> dict[str, Any]:
-    """What the record says of the picture: as it was, and as it was encoded."""
-    picture = info.picture
-    return {
-        "source_codec": info.codec,
-        "source_pixel_format": picture.pix_fmt,
-        "width_px": picture.width_px,
-        "height_px": picture.height_px,
-        "sample_aspect_ratio": str(picture.sample_aspect_ratio or "not tagged").replace("/", ":"),
-        "encoder": plan.encoder,
-        "encoder_options": plan.encoder_options,
-        "pixel_format": plan.pix_fmt,
-        "full_range": plan.full_range,
-        "matrix": plan.matrix,
-        "interlaced": plan.interlaced,
-        "lossless": plan.lossless,
-    }
 
 
 def plan_warnings(plan: OutputPlan) -> list[str]:

@@ -15,6 +15,7 @@ from archivecolor.colorize.atomic import atomic_output
 from archivecolor.colorize.engine import Engine
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import DataError, FilmEncodeError, FilmOpenError
+from archivecolor.film import FilmInfo, OutputPlan, ReadReport
 
 VERSION: Final = 1
 # IPTC NewsCodes, digital source type: a composite of a captured picture and of what a trained model made.
@@ -106,7 +107,7 @@ def record_of(
         "settings": {
             **asdict(config),
             "device_used": str(engine.device),
-            "precision_used": str(engine.dtype).removeprefix("torch."),
+            "precision_used": engine.precision,
             "output": settings,
         },
         "frames": frames,
@@ -117,6 +118,38 @@ def record_of(
             "finished": finished.isoformat(timespec="seconds"),
             "seconds": round(seconds, 3),
         },
+    }
+
+
+def frame_counts(read: ReadReport, written: int, repeated: int) -> dict[str, int]:
+    """What the record says of frames, by what became of them."""
+    return {
+        "read": read.frames,
+        "written": written,
+        "undecodable": read.undecodable_packets,
+        "damaged": read.corrupt_frames,
+        "repeated": repeated,
+        "deinterlaced": read.deinterlaced,
+        "times_moved": read.moved_timestamps,
+    }
+
+
+def picture_record(info: FilmInfo, plan: OutputPlan) -> dict[str, Any]:
+    """What the record says of the picture: as it was, and as it was encoded."""
+    picture = info.picture
+    return {
+        "source_codec": info.codec,
+        "source_pixel_format": picture.pix_fmt,
+        "width_px": picture.width_px,
+        "height_px": picture.height_px,
+        "sample_aspect_ratio": str(picture.sample_aspect_ratio or "not tagged").replace("/", ":"),
+        "encoder": plan.encoder,
+        "encoder_options": plan.encoder_options,
+        "pixel_format": plan.pix_fmt,
+        "full_range": plan.full_range,
+        "matrix": plan.matrix,
+        "interlaced": plan.interlaced,
+        "lossless": plan.lossless,
     }
 
 

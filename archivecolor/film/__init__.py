@@ -6,6 +6,7 @@ from archivecolor.film.pixels import PixelFormat, pixel_format
 from archivecolor.film.probe import Chapter, FilmInfo, Picture, StreamInfo, probe
 from archivecolor.film.profiles import (
     CONTAINERS,
+    PROFILES,
     OutputPlan,
     OutputSettings,
     default_extension,
@@ -21,6 +22,7 @@ from archivecolor.film.writer import FilmWriter
 __all__ = [
     "CONTAINERS",
     "NEUTRAL_CHROMA",
+    "PROFILES",
     "STILL_EXTENSIONS",
     "Chapter",
     "Deinterlace",

@@ -25,9 +25,18 @@ from archivecolor.film.streams import Converted, LeftOut, plan_streams
 CONTAINERS: Final = {
     ".mp4": ("mp4", "libx264"),
     ".m4v": ("mp4", "libx264"),
-    ".mov": ("mov", "libx264"),
-    ".mkv": ("matroska", "libx264"),
+    ".mov": ("mov", "prores_ks"),
+    ".mkv": ("matroska", "ffv1"),
     ".webm": ("webm", "libvpx-vp9"),
+}
+# Profile -> (encoder, extensions it is meant for, the first by default). An extension alone stands for the profile
+# whose encoder is its default.
+PROFILES: Final = {
+    "access": ("libx264", (".mp4", ".m4v", ".mov", ".mkv")),
+    "mezzanine": ("prores_ks", (".mov", ".mkv")),
+    "preservation": ("ffv1", (".mkv",)),
+    "hevc": ("libx265", (".mp4", ".m4v", ".mov", ".mkv")),
+    "av1": ("libsvtav1", (".mp4", ".m4v", ".mkv", ".webm")),
 }
 _SHORT_NAMES: Final = {
     "h264": "libx264",
@@ -54,9 +63,10 @@ _SEMI_PLANAR: Final = {"yuv420p10le": "p010le", "yuv420p": "nv12"}
 class OutputSettings:
     """What a user may ask of an output; None leaves the choice to the profile.
 
-    ``codec`` is a short name (h264, hevc, av1, vp9, ffv1, prores, dnxhd) or any FFmpeg encoder; ``container``
-    overrides the file extension (an extension such as ``.mkv``). ``keep_luma`` asks for the source's luma code values
-    untouched, so that depth and range of the output must be the source's.
+    ``profile`` is a key of `PROFILES`, by default the one that the file extension stands for. ``codec`` is a short
+    name (h264, hevc, av1, vp9, ffv1, prores, dnxhd) or any FFmpeg encoder; ``container`` overrides the file extension
+    (an extension such as ``.mkv``). ``keep_luma`` asks for the source's luma code values untouched, so that depth and
+    range of the output must be the source's.
     """
 
     codec: str | None = None
@@ -65,6 +75,7 @@ class OutputSettings:
     pix_fmt: str | None = None
     container: str | None = None
     keep_luma: bool = False
+    profile: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,10 +109,13 @@ class OutputPlan:
     warnings: tuple[str, ...] = ()
 
 
-def default_extension(source: Path) -> str:
-    """Extension for an output whose name is not given: the source's own if it is kept well, else ``.mkv``."""
+def default_extension(source: Path, profile: str | None = None) -> str:
+    """Extension for an output whose name is not given: the source's own if the profile is kept well there."""
+    meant_for = PROFILES[profile or "access"][1]
     suffix = source.suffix.lower()
-    return suffix if suffix in (".mp4", ".m4v", ".mov", ".mkv") else ".mkv"
+    if suffix in meant_for:
+        return suffix
+    return ".mkv" if profile is None else meant_for[0]
 
 
 def plan_output(info: FilmInfo, output: Path, settings: OutputSettings | None = None) -> OutputPlan:
@@ -167,12 +181,21 @@ def plan_output(info: FilmInfo, output: Path, settings: OutputSettings | None = 
 
 
 def _container(output: Path, settings: OutputSettings) -> tuple[str, str]:
+    """FFmpeg's container and the encoder by default."""
     extension = (settings.container or output.suffix).lower()
     extension = extension if extension.startswith(".") else f".{extension}"
     if extension not in CONTAINERS:
         what = f"not as {extension!r}" if len(extension) > 1 else "the name has no extension"
         raise FilmEncodeError(f"{output}: films are written as {', '.join(CONTAINERS)}; {what}")
-    return CONTAINERS[extension]
+    format_name, encoder = CONTAINERS[extension]
+    if settings.profile is None:
+        return format_name, encoder
+    if settings.profile not in PROFILES:
+        raise FilmEncodeError(f"no profile {settings.profile!r}; choose one of {', '.join(PROFILES)}")
+    encoder, extensions = PROFILES[settings.profile]
+    if settings.codec is None and extension not in extensions:
+        raise FilmEncodeError(f"{output}: the profile {settings.profile} is written as {' or '.join(extensions)}")
+    return format_name, encoder
 
 
 def _container_options(format_name: str, time_base: Fraction) -> dict[str, str]:
@@ -281,11 +304,11 @@ def _options(encoder: str, settings: OutputSettings, pix_fmt: str, lossless: boo
     elif nvenc:
         options.update(rc="vbr", cq=str(settings.crf if settings.crf is not None else 19), b="0")
     elif settings.crf is not None:
-        raise FilmEncodeError(f"{encoder} has no crf; leave it out")
+        raise FilmEncodeError(f"{encoder} has no crf; leave it out, or use --profile access")
     if encoder in _PRESET or nvenc:
         options["preset"] = settings.preset or _PRESET.get(encoder, "p5")
     elif settings.preset is not None:
-        raise FilmEncodeError(f"{encoder} has no presets; leave it out")
+        raise FilmEncodeError(f"{encoder} has no presets; leave it out, or use --profile access")
     if encoder == "libx265":
         options.setdefault("x265-params", "log-level=error")
     elif encoder == "libvpx-vp9":

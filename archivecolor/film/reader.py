@@ -12,7 +12,6 @@ from typing import Final
 
 import av
 import av.error
-import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
@@ -24,7 +23,7 @@ from archivecolor.film.ffv1 import SliceCheck
 from archivecolor.film.field_order import FieldOrderReader
 from archivecolor.film.frames import LumaFrame, SidePacket
 from archivecolor.film.opening import in_words, open_film
-from archivecolor.film.pixels import Plane, UnusablePixelFormatError, luma_plane, pixel_format
+from archivecolor.film.pixels import UnusablePixelFormatError, luma_plane, pixel_format
 from archivecolor.film.probe import FilmInfo, probe
 
 log = logging.getLogger(__name__)
@@ -41,12 +40,11 @@ class ReadReport:
     """What reading has met so far.
 
     ``frames`` were decoded and lie in the cut, ``given`` came out of the reader (twice as many where fields became
-    frames), ``repeated`` show the same picture as the frame before them. ``warnings`` are whole sentences, each once.
+    frames). ``warnings`` are whole sentences, each once.
     """
 
     frames: int = 0
     given: int = 0
-    repeated: int = 0
     deinterlaced: int = 0
     undecodable_packets: int = 0
     corrupt_frames: int = 0
@@ -58,12 +56,6 @@ class ReadReport:
         if text not in self.warnings:
             self.warnings.append(text)
             log.warning("%s", text)
-
-
-def _same(a: Plane, b: Plane) -> bool:
-    """Whether two planes are the same picture; looks at one line first, since most differ."""
-    middle = a.shape[0] // 2
-    return a.shape == b.shape and np.array_equal(a[middle], b[middle]) and np.array_equal(a, b)
 
 
 def _exact(seconds: float | Fraction) -> Fraction:
@@ -103,7 +95,6 @@ class FilmReader:
         self._deinterlacer = Deinterlacer(deinterlace, self._film.picture.bit_depth) if deinterlace != "off" else None
         self._field_order = FieldOrderReader()
         self._slices = SliceCheck() if self._film.codec == "ffv1" else None
-        self._last_luma: Plane | None = None
         self._last_pts: int | None = None
         self._last_end: int | None = None
         self._shift_ticks = 0
@@ -159,9 +150,6 @@ class FilmReader:
         """A frame of the cut on its way out, or, with None, what the deinterlacer still holds."""
         if frame is not None:
             self.report.frames += 1
-            if self._last_luma is not None and _same(frame.luma, self._last_luma):
-                self.report.repeated += 1
-            self._last_luma = frame.luma
         ready: Iterable[LumaFrame] = [] if frame is None else [frame]
         if self._deinterlacer is not None:
             ready = self._deinterlacer.flush() if frame is None else self._deinterlacer.push(frame)

@@ -87,7 +87,7 @@ def test_a_right_output_passes_every_check(film, engine):
 @pytest.mark.parametrize("config", [ColorizeConfig(start_s=0.2, end_s=0.5), ColorizeConfig(deinterlace="fields")])
 def test_cuts_and_encoded_copies_pass_too(film, engine, config):
     output = film.path.with_name("b.mp4")
-    colorize_film(film.path, output, engine, config, OutputSettings(preset="ultrafast"))
+    colorize_film(film.path, output, engine, config, OutputSettings("h264", preset="ultrafast"))
     found = verify(output)
     assert found.passed, found.checks
 

@@ -69,7 +69,7 @@ def test_every_sample_at_its_own_time(tmp_path, source, codec, target, expected)
     sound = noise(40_000)
     starts = [4800 + 1000 * n for n in range(40)]
     clip(tmp_path / source, sound, codec, starts)
-    plan, writer = through(tmp_path / source, tmp_path / target, OutputSettings(preset="ultrafast"))
+    plan, writer = through(tmp_path / source, tmp_path / target, OutputSettings("h264", preset="ultrafast"))
     assert not plan.kept and len(plan.converted) == 1 and "without loss" in plan.converted[0].in_words
     assert not writer.warnings
     name, language, line = heard(tmp_path / target)
@@ -86,7 +86,7 @@ def test_a_gap_becomes_silence_of_its_length(tmp_path):
     sound = noise(20_000)
     starts = [1000 * n for n in range(10)] + [20_160 + 1000 * n for n in range(10)]
     clip(tmp_path / "a.mkv", sound, "pcm_s16le", starts)
-    _, writer = through(tmp_path / "a.mkv", tmp_path / "b.mp4", OutputSettings(preset="ultrafast"))
+    _, writer = through(tmp_path / "a.mkv", tmp_path / "b.mp4", OutputSettings("h264", preset="ultrafast"))
     _, _, line = heard(tmp_path / "b.mp4")
     assert np.array_equal(line[:10_000], sound[:10_000]) and not line[10_000:20_160].any()
     assert np.array_equal(line[20_160:30_160], sound[10_000:])
