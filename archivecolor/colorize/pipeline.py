@@ -27,6 +27,7 @@ from archivecolor.colorize.channel import Channel, ChannelBrokenError
 from archivecolor.colorize.colourist import Coloured, Colourist, Planes
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.mattes import Rectangle, find_picture
+from archivecolor.colorize.places import open_reader, open_writer, place_of, plan_for
 from archivecolor.colorize.recombine import PlaneFormat, Recombiner
 from archivecolor.colorize.sidecar import (
     DIGITAL_SOURCE_TYPE,
@@ -46,8 +47,9 @@ from archivecolor.film import (
     LumaFrame,
     OutputPlan,
     OutputSettings,
+    SequenceReader,
+    SequenceWriter,
     SidePacket,
-    plan_output,
     sample_frames,
 )
 
@@ -169,20 +171,18 @@ def colorize_film(
     started = time.perf_counter()
     settings = settings or OutputSettings(keep_luma=config.recombine == "luma")
     source_fixity = FixityInBackground(source)
-    with FilmReader(source, start_s=config.start_s, end_s=config.end_s, deinterlace=config.fields) as reader:
+    with open_reader(source, config) as reader:
         info = reader.info
         info.require_sdr()
-        plan = plan_output(info, output, settings)
+        plan = plan_for(info, output, settings)
         analysis = analyse(info)
         colourist = Colourist(source, engine, make_recombiner(info, plan, config, engine.device), analysis.picture)
         colourist.fit(analysis.luma)
         tags = provenance(info, engine, config, settings)
         engine.warnings.clear()
-        with atomic_output(output) as partial:
+        with atomic_output(place_of(output)) as partial:
             with (
-                FilmWriter(
-                    partial, info, plan, offset_s=reader.time_offset_s, extra_metadata=tags, shown_as=output
-                ) as writer,
+                open_writer(partial, output, info, plan, reader.time_offset_s, tags) as writer,
                 Workers(engine.workers) as workers,
             ):
                 limiting = run_stages(
@@ -226,7 +226,7 @@ def colorize_film(
             record = record_of(
                 source=source,
                 source_fixity=source_fixity.result(),
-                output=output,
+                output=place_of(output),
                 written=partial,
                 engine=engine,
                 config=config,
@@ -238,7 +238,7 @@ def colorize_film(
                 time={"offset_s": str(reader.time_offset_s), "time_base": str(info.time_base)},
                 streams=writer.stream_map(),
             )
-        write_record(output, record)
+        write_record(place_of(output), record)
     return report
 
 
@@ -290,8 +290,8 @@ def provenance(info: FilmInfo, engine: Engine, config: ColorizeConfig, settings:
 
 
 def run_stages(
-    reader: FilmReader,
-    writer: FilmWriter,
+    reader: FilmReader | SequenceReader,
+    writer: FilmWriter | SequenceWriter,
     colour: Callable[[Iterable[Batch]], Iterator[Batch]],
     *,
     batch_size: int,
@@ -392,7 +392,7 @@ def _wait_for(started: list[tuple[threading.Thread, threading.Event]]) -> None:
                 continue
 
 
-def _batches(items: Iterator[LumaFrame | SidePacket] | FilmReader, size: int) -> Iterator[Batch]:
+def _batches(items: Iterable[LumaFrame | SidePacket], size: int) -> Iterator[Batch]:
     """Group what the reader yields into work items of at most ``size`` frames."""
     batch = Batch()
     for item in items:

@@ -15,7 +15,7 @@ from archivecolor.colorize.atomic import atomic_output
 from archivecolor.colorize.engine import Engine
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import DataError, FilmEncodeError, FilmOpenError
-from archivecolor.film import FilmInfo, OutputPlan, ReadReport
+from archivecolor.film import FilmInfo, OutputPlan, ReadReport, is_pattern, sequence_files
 
 VERSION: Final = 1
 # IPTC NewsCodes, digital source type: a composite of a captured picture and of what a trained model made.
@@ -32,14 +32,8 @@ def sidecar_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.json")
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, or of the names and SHA-256 of all files in a folder, in the order of their names."""
+def _file_sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    if path.is_dir():
-        for file in sorted(path.iterdir()):
-            if file.is_file() and not file.name.startswith("."):
-                digest.update(f"{file.name}\0{file_sha256(file)}\n".encode(errors="surrogateescape"))
-        return digest.hexdigest()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK):
             digest.update(block)
@@ -47,9 +41,14 @@ def file_sha256(path: Path) -> str:
 
 
 def fixity(path: Path) -> dict[str, Any]:
-    """Size in bytes and SHA-256 of a file, or of a folder's files together."""
-    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
-    return {"size_bytes": sum(file.stat().st_size for file in files), "sha256": file_sha256(path)}
+    """Size in bytes and SHA-256 of a file; of an image sequence, the SHA-256 of its files' names and SHA-256s."""
+    if not (path.is_dir() or is_pattern(path)):
+        return {"size_bytes": path.stat().st_size, "sha256": _file_sha256(path)}
+    files = list(sequence_files(path).values())
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\0{_file_sha256(file)}\n".encode(errors="surrogateescape"))
+    return {"size_bytes": sum(file.stat().st_size for file in files), "sha256": digest.hexdigest()}
 
 
 class FixityInBackground:
@@ -58,19 +57,21 @@ class FixityInBackground:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._found: dict[str, Any] = {}
-        self._error: OSError | None = None
+        self._error: OSError | FilmOpenError | None = None
         self._thread = threading.Thread(target=self._work, name="fixity", daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
         try:
             self._found = fixity(self._path)
-        except OSError as error:
+        except (OSError, FilmOpenError) as error:
             self._error = error
 
     def result(self) -> dict[str, Any]:
         """Wait for it; raises `FilmOpenError` where the source could not be read to its end."""
         self._thread.join()
+        if isinstance(self._error, FilmOpenError):
+            raise self._error
         if self._error is not None:
             raise FilmOpenError(f"{self._path}: cannot be read ({self._error.strerror})") from self._error
         return self._found
@@ -130,6 +131,7 @@ def frame_counts(read: ReadReport, written: int, repeated: int) -> dict[str, int
         "damaged": read.corrupt_frames,
         "repeated": repeated,
         "deinterlaced": read.deinterlaced,
+        "resized": read.resized_frames,
         "times_moved": read.moved_timestamps,
     }
 
@@ -165,7 +167,7 @@ def write_record(output: Path, record: dict[str, Any]) -> None:
 
 
 def read_record(output: Path) -> dict[str, Any]:
-    """The record beside ``output``; raises `DataError` where there is none, or none of ours."""
+    """The record beside ``output``, a file or a sequence's folder; raises `DataError` where there is none of ours."""
     path = sidecar_path(output)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -187,3 +189,15 @@ def refuse_foreign_sidecar(output: Path) -> None:
             read_record(output)
         except DataError as error:
             raise FilmEncodeError(f"{error}; move it away, the record of {output.name} goes there") from error
+
+
+def refuse_foreign_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raise `FilmEncodeError` for a folder with files in it, unless it is an output of ours that may be replaced."""
+    if not overwrite:
+        raise FilmEncodeError(f"{folder}: is there already and not empty; use --overwrite to replace it")
+    try:
+        read_record(folder)
+    except DataError as error:
+        raise FilmEncodeError(
+            f"{folder}: is not empty and not archivecolor's to replace; choose a new folder"
+        ) from error

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from archivecolor.colorize.places import open_reader
 from archivecolor.colorize.sidecar import fixity, read_record
+from archivecolor.config import ColorizeConfig
 from archivecolor.errors import DataError, FilmDecodeError, FilmOpenError
-from archivecolor.film import Deinterlace, FilmReader, LumaFrame, SidePacket, is_still, read_still
+from archivecolor.film import FilmReader, LumaFrame, SequenceReader, SidePacket, is_pattern, is_still, read_still
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,19 @@ def verify(output: Path, source: Path | None = None) -> Verification:
     try:
         _check_fixity(found, "output is unchanged", output, record["output"])
         path = Path(source or record["source"]["path"])
-        if path.exists():
+        there = path.exists() or (is_pattern(path) and path.parent.is_dir())
+        if there:
             _check_fixity(found, "source is the one that was coloured", path, record["source"])
         else:
             found.add("source is the one that was coloured", None, f"{path} is not there; name it with --source")
-        if is_still(output):
+        if output.is_dir():
+            _check_sequence(found, output, record)
+        elif is_still(output):
             _check_still(found, output, path)
         else:
-            _check_film(found, output, path if path.exists() else None, record)
+            _check_film(found, output, path if there else None, record)
+    except FilmOpenError as error:
+        found.add("files can be read", False, str(error))
     except (KeyError, TypeError) as error:
         raise DataError(f"{output}: its sidecar lacks what a check needs ({error})") from error
     except OSError as error:
@@ -87,6 +94,14 @@ def _check_fixity(found: Verification, name: str, path: Path, recorded: dict[str
         found.add(name, True, f"SHA-256 {now['sha256'][:16]}...")
 
 
+def _check_sequence(found: Verification, output: Path, record: dict[str, Any]) -> None:
+    with SequenceReader(output, Fraction(1)) as reader:
+        count = sum(isinstance(item, LumaFrame) for item in reader)
+    written, broken = record["frames"]["written"], reader.report.warnings
+    found.add("frame count is the sidecar's", count == written, f"{count} of {written}")
+    found.add("every frame decodes", not broken, "; ".join(broken) or "no damage")
+
+
 def _check_still(found: Verification, output: Path, source: Path) -> None:
     try:
         made = read_still(output)
@@ -101,7 +116,7 @@ def _check_still(found: Verification, output: Path, source: Path) -> None:
 class _Track:
     """What has been read of one file so far: its frames, and the times of the other streams' packets."""
 
-    def __init__(self, reader: FilmReader) -> None:
+    def __init__(self, reader: FilmReader | SequenceReader) -> None:
         self.reader = reader
         self.packets: dict[int, list[Fraction | None]] = {}
         self.frames = 0
@@ -129,9 +144,9 @@ def _check_film(found: Verification, output: Path, source: Path | None, record: 
                     pass
                 found.add("times are the source's", None, "the source is not there")
             else:
-                fields: Deinterlace = "off" if keeps_luma else settings["deinterlace"]
-                cut = {"start_s": settings["start_s"], "end_s": settings["end_s"]}
-                with FilmReader(source, **cut, deinterlace=fields) as source_reader:
+                known = {entry.name for entry in fields(ColorizeConfig)}
+                config = ColorizeConfig(**{name: value for name, value in settings.items() if name in known})
+                with open_reader(source, config) as source_reader:
                     original = _Track(source_reader)
                     _compare_frames(found, original, made, keeps_luma)
                     _compare_packets(found, original, made, record["streams"])

@@ -14,6 +14,8 @@ from archivecolor.film.profiles import (
 )
 from archivecolor.film.reader import FilmReader, ReadReport
 from archivecolor.film.samples import NEUTRAL_CHROMA, FilmSamples, picture_length_s, sample_frames
+from archivecolor.film.sequence_writer import SEQUENCE_OUTPUTS, SequenceWriter, plan_sequence
+from archivecolor.film.sequences import SequenceReader, holds_frames, is_pattern, probe_sequence, sequence_files
 from archivecolor.film.stills import STILL_EXTENSIONS, Still, is_still, read_still, write_still
 from archivecolor.film.streams import LeftOut
 from archivecolor.film.synthetic import make_synthetic_film
@@ -23,6 +25,7 @@ __all__ = [
     "CONTAINERS",
     "NEUTRAL_CHROMA",
     "PROFILES",
+    "SEQUENCE_OUTPUTS",
     "STILL_EXTENSIONS",
     "Chapter",
     "Deinterlace",
@@ -37,18 +40,25 @@ __all__ = [
     "Picture",
     "PixelFormat",
     "ReadReport",
+    "SequenceReader",
+    "SequenceWriter",
     "SidePacket",
     "Still",
     "StreamInfo",
     "after_deinterlacing",
     "default_extension",
+    "holds_frames",
+    "is_pattern",
     "is_still",
     "make_synthetic_film",
     "picture_length_s",
     "pixel_format",
     "plan_output",
+    "plan_sequence",
     "probe",
+    "probe_sequence",
     "read_still",
     "sample_frames",
+    "sequence_files",
     "write_still",
 ]

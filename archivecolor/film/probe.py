@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -30,6 +31,7 @@ from archivecolor.film.pixels import PixelFormat, UnusablePixelFormatError, pixe
 from archivecolor.matrices import MATRICES
 
 UNTAGGED: Final = 2
+SEQUENCE: Final = "image sequence"  # `FilmInfo.container` of numbered files
 # ITU-T H.273 codes, by FFmpeg's names.
 MATRIX_NAMES: Final = {
     0: "gbr",
@@ -155,7 +157,9 @@ class FilmInfo:
 
     Times are on the source's clock, in ticks of ``time_base`` (seconds a tick) or seconds (``_s``).
     ``origin_s`` is what an output subtracts from every stream: where a transport stream's clock starts, or a
-    negative first picture time; zero for everything else, whose own times are kept.
+    negative first picture time; zero for everything else, whose own times are kept. ``times_in_coding_order``
+    is a fault of some MXF and AVI files: packets carry times in the order they were coded, not shown. ``files`` are
+    the frames of an image sequence, ``first_number`` the first one's number.
     """
 
     path: Path
@@ -174,6 +178,9 @@ class FilmInfo:
     streams: tuple[StreamInfo, ...]
     chapters: tuple[Chapter, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    times_in_coding_order: bool = False
+    files: tuple[Path, ...] = ()
+    first_number: int = 0
 
     @property
     def hdr(self) -> bool:
@@ -234,6 +241,7 @@ def probe(path: Path) -> FilmInfo:
                 for c in container.chapters()
             ),
             metadata={readable(k): readable(v) for k, v in container.metadata.items()},
+            times_in_coding_order=_goes_back([frame.pts for frame in frames]),
         )
 
 
@@ -258,6 +266,12 @@ def _first_frames(container: InputContainer, stream: VideoStream, path: Path) ->
         return frames
     words = f" ({in_words(last)})" if last else ""
     raise FilmOpenError(f"{path}: no frame of its {codec_name(stream)} picture can be decoded{words}")
+
+
+def _goes_back(times: list[int | None]) -> bool:
+    """Whether the times of a film's first frames, in the order they are shown, go back."""
+    known = [pts for pts in times if pts is not None]
+    return len(known) == len(times) and any(b < a for a, b in pairwise(known))
 
 
 def _interlacing(frames: list[av.VideoFrame], stream: VideoStream) -> tuple[bool, str, bool]:

@@ -18,7 +18,7 @@ from archivecolor.errors import FilmEncodeError
 from archivecolor.film.opening import in_words, open_film
 from archivecolor.film.pixels import UnusablePixelFormatError, pixel_format
 from archivecolor.film.probe import MATRIX_CODES, FilmInfo
-from archivecolor.film.streams import Converted, LeftOut, plan_streams
+from archivecolor.film.streams import Converted, LeftOut, StreamPlan, plan_streams
 
 # Extension -> (FFmpeg container, encoder by default). AVI and MPEG transport streams are not here: AVI cannot hold
 # variable frame rate or a late start, and a transport stream shifts its clock.
@@ -153,8 +153,10 @@ def plan_output(info: FilmInfo, output: Path, settings: OutputSettings | None = 
             f"{output}: {encoder} cannot mark interlaced pictures as such; leave out --deinterlace off, or use "
             "--codec h264, ffv1 or prores"
         )
-    with open_film(info.path) as source:
-        streams = plan_streams(info, source, format_name)
+    streams = StreamPlan((), (), ())
+    if not info.files:
+        with open_film(info.path) as source:
+            streams = plan_streams(info, source, format_name)
     plan = OutputPlan(
         format_name=format_name,
         encoder=encoder,

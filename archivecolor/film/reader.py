@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from archivecolor.film.frames import LumaFrame, SidePacket
 from archivecolor.film.opening import in_words, open_film
 from archivecolor.film.pixels import UnusablePixelFormatError, luma_plane, pixel_format
 from archivecolor.film.probe import FilmInfo, probe
+from archivecolor.film.resizing import fit_luma
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ _MOST_DEMUX_ERRORS: Final = 64  # in a row, before the rest of a file is given u
 _MOST_PENDING: Final = 256
 _CLOCK_JUMP_S: Final = 1  # a step back of more than this is a new clock, less is a slip
 _SEEK_MARGIN_S: Final = 1
-_READ_ON_S: Final = 3  # past the end of a cut, for sound that lies later in the file than its picture
+_READ_ON_S: Final = 3  # past the end of a cut, for subtitles that lie later in the file than its picture
 
 
 @dataclass
@@ -46,6 +48,7 @@ class ReadReport:
     frames: int = 0
     given: int = 0
     deinterlaced: int = 0
+    resized_frames: int = 0
     undecodable_packets: int = 0
     corrupt_frames: int = 0
     moved_timestamps: int = 0
@@ -58,7 +61,7 @@ class ReadReport:
             log.warning("%s", text)
 
 
-def _exact(seconds: float | Fraction) -> Fraction:
+def exact_time(seconds: float | Fraction) -> Fraction:
     """The fraction that a decimal such as 0.8 is meant to be; binary 0.8 lies behind the frame at 4/5 s."""
     return Fraction(seconds).limit_denominator(1_000_000)
 
@@ -69,7 +72,8 @@ class FilmReader:
     ``start_s`` and ``end_s`` cut, in seconds from the first frame: frames with start <= time < end are given, and the
     packets of other streams that begin in that range; times stay on the source's clock. ``time_offset_s`` is what an
     output should subtract from every time. ``deinterlace`` turns interlaced pictures into progressive frames;
-    ``info`` is the film as the frames given are. ``threads`` is for the decoder, 0 for one a core.
+    ``info`` is the film as the frames given are. Frames of another size than the first are scaled to it, or are an
+    error without ``resize``. ``threads`` is for the decoder, 0 for one a core.
 
     Raises `FilmOpenError` (see `probe`), and `FilmDecodeError` from iteration when no frame can be decoded or the
     picture changes its size. Undecodable packets are counted in ``report`` and decoding goes on.
@@ -82,22 +86,24 @@ class FilmReader:
         start_s: float | Fraction | None = None,
         end_s: float | Fraction | None = None,
         deinterlace: Deinterlace = "off",
+        resize: bool = True,
         threads: int = 0,
     ) -> None:
         self._film = path if isinstance(path, FilmInfo) else probe(Path(path))
         self._film.require_sdr()
         self.info = after_deinterlacing(self._film, deinterlace)
         self.report = ReadReport()
-        self._threads = threads
+        self._threads, self._resize = threads, resize
         first_s = self._film.first_pts_ticks * self._film.time_base
-        self._start_s = first_s + _exact(start_s) if start_s else None
-        self._end_s = first_s + _exact(end_s) if end_s is not None else None
+        self._start_s = first_s + exact_time(start_s) if start_s else None
+        self._end_s = first_s + exact_time(end_s) if end_s is not None else None
         self._deinterlacer = Deinterlacer(deinterlace, self._film.picture.bit_depth) if deinterlace != "off" else None
         self._field_order = FieldOrderReader()
         self._slices = SliceCheck() if self._film.codec == "ffv1" else None
         self._last_pts: int | None = None
         self._last_end: int | None = None
         self._shift_ticks = 0
+        self._coded_times: list[int] = []  # a heap of packet times, where those are in coding order
         self._pending: dict[int, None] = {}  # times of packets whose frames are still to come
         self._container, self._video = self._open("AUTO")
         if self._start_s is not None:
@@ -124,10 +130,14 @@ class FilmReader:
 
     def __iter__(self) -> Iterator[LumaFrame | SidePacket]:
         reading_on_until: Fraction | None = None
+        sound_to_come = self._sound_up_to_the_end()
         for packet in self._packets():
-            if reading_on_until is not None:
-                stamp = packet.dts if packet.dts is not None else packet.pts
-                if stamp is not None and stamp * packet.time_base > reading_on_until:
+            stamp = packet.dts if packet.dts is not None else packet.pts
+            if stamp is not None and self._end_s is not None:
+                if stamp * packet.time_base >= self._end_s:
+                    sound_to_come.discard(packet.stream_index)
+                past = reading_on_until is not None and stamp * packet.time_base > reading_on_until
+                if past and not sound_to_come:
                     break
             if packet.stream_index != self._film.video_index:
                 if self._in_cut(packet):
@@ -145,6 +155,19 @@ class FilmReader:
                     yield from self._give(frame)
         yield from self._give(None)
         self._finish(reading_on_until is not None)
+
+    def _sound_up_to_the_end(self) -> set[int]:
+        """Tracks of sound that reach the end of the cut, wherever in the file that part of them lies."""
+        if self._end_s is None:
+            return set()
+        tracks = set()
+        for track in self._container.streams.audio:
+            ends_s = None
+            if track.duration is not None and track.time_base is not None:
+                ends_s = ((track.start_time or 0) + track.duration) * track.time_base
+            if ends_s is None or ends_s >= self._end_s:
+                tracks.add(track.index)
+        return tracks
 
     def _give(self, frame: LumaFrame | None) -> Iterator[LumaFrame]:
         """A frame of the cut on its way out, or, with None, what the deinterlacer still holds."""
@@ -216,6 +239,8 @@ class FilmReader:
     def _decode(self, packet: Packet[Stream] | None) -> Iterator[LumaFrame]:
         if packet is not None and packet.pts is not None and not packet.is_discard:
             self._pending[packet.pts] = None
+            if self._film.times_in_coding_order:
+                heapq.heappush(self._coded_times, packet.pts)
             if len(self._pending) > _MOST_PENDING:
                 del self._pending[next(iter(self._pending))]
         if packet is not None and self._slices is not None and self._slices.is_damaged(bytes(packet)):
@@ -272,16 +297,15 @@ class FilmReader:
     def _luma_frame(self, frame: av.VideoFrame) -> LumaFrame:
         picture, name = self._film.picture, self._film.path.name
         pts = self._place(frame)
-        if (frame.width, frame.height) != (picture.width_px, picture.height_px):
-            raise FilmDecodeError(
-                f"{self._film.path}: the picture changes from {picture.width_px}x{picture.height_px} to "
-                f"{frame.width}x{frame.height} at {float(pts * self._film.time_base):.2f} s; "
-                "split the film there and colourise the parts"
-            )
+        changed = (frame.width, frame.height) != (picture.width_px, picture.height_px)
+        if changed:
+            self._note_other_size(frame, pts)
         try:
             if frame.format.name != picture.pix_fmt:
                 frame = self._same_format(frame)
             luma = luma_plane(frame, picture.matrix)
+            if changed:
+                luma = fit_luma(luma, self._video.codec_context.sample_aspect_ratio or Fraction(1), picture)
         except (UnusablePixelFormatError, av.error.FFmpegError) as error:
             raise FilmDecodeError(f"{self._film.path}: its picture cannot be used ({error})") from error
         if self._last_pts is None and self._start_s is None:
@@ -306,6 +330,18 @@ class FilmReader:
         if frame.interlaced_frame:
             return self._field_order.top_field_first(frame)
         return self._film.picture.top_field_first if self._film.picture.marked_by_container else None
+
+    def _note_other_size(self, frame: av.VideoFrame, pts: int) -> None:
+        picture = self._film.picture
+        at = (
+            f"the picture changes from {picture.width_px}x{picture.height_px} to {frame.width}x{frame.height} "
+            f"at {float(pts * self._film.time_base):.2f} s"
+        )
+        if not self._resize:
+            raise FilmDecodeError(f"{self._film.path}: {at}; split the film there and colourise the parts")
+        self.report.resized_frames += 1
+        if self.report.resized_frames == 1:
+            self.report.warn(f"{self._film.path.name}: {at}; frames of another size are scaled to the first one's")
 
     def _count_undecodable_beginning(self, first_pts: int) -> None:
         """Packets that came before the first frame's and gave none: the film begins without a key frame."""
@@ -336,6 +372,9 @@ class FilmReader:
         """The frame's presentation time in ticks, always later than the frame's before."""
         name = self._film.path.name
         pts = frame.pts if frame.pts is not None else frame.dts
+        if self._film.times_in_coding_order and self._coded_times:
+            pts = heapq.heappop(self._coded_times)  # the earliest of the packets that went in is shown next
+            self.report.warn(f"{name}: its times are in coding order; frames are placed in the order they are shown")
         if pts is None:
             self.report.warn(f"{name}: some frames carry no time; placed by the frame rate")
             return self._last_end if self._last_end is not None else self._film.first_pts_ticks

@@ -20,7 +20,7 @@ from av.stream import Stream
 
 from archivecolor.film.opening import in_words
 
-_SLIP_S: Final = Fraction(1, 100)  # timestamps of sound waver by a few ms in many containers; samples do not
+_SLIP_S: Final = Fraction(1, 25)  # timestamps of sound waver by some ms where they do not count samples
 _CHUNK: Final = 1 << 16
 _OPUS_RATES: Final = (48000, 24000, 16000, 12000, 8000)
 _OPUS_BITS_A_CHANNEL: Final = 128_000
@@ -155,7 +155,8 @@ class SoundConverter:
     def _encode_all(self, frames: list[AudioFrame]) -> Iterator[Packet[AudioStream]]:
         for frame in frames:
             begins_s = None if frame.pts is None else frame.pts * Fraction(frame.time_base or 1) - self._offset_s
-            slip_s = max(_SLIP_S, Fraction(frame.time_base or 0))
+            counts_samples = frame.time_base == Fraction(1, frame.sample_rate)
+            slip_s = Fraction(1, frame.sample_rate) if counts_samples else _SLIP_S
             for part in self._resampler.resample(frame):
                 self._place(part, begins_s, slip_s)
                 begins_s = None

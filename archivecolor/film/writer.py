@@ -93,6 +93,8 @@ class FilmWriter:
 
     def _open(self, extra_metadata: dict[str, str]) -> OutputContainer:
         info, plan = self.info, self.plan
+        if info.files:
+            return self._open_for_sequence(extra_metadata)
         converted = {entry.index: entry.target for entry in plan.converted}
         source = open_film(info.path)
         try:
@@ -101,14 +103,7 @@ class FilmWriter:
             known = {"mp4": _MP4_TAGS, "mov": _QUICKTIME_TAGS}.get(plan.format_name)
             if known is not None and not {key.lower() for key in tags} <= known:
                 options["movflags"] += "+use_metadata_tags"
-            output = av.open(
-                f"file:{self.path}",
-                "w",
-                format=plan.format_name,
-                container_options=options,
-                metadata_errors="surrogateescape",
-            )
-            output.metadata.update(tags)
+            output = self._create(options, tags)
             for stream in source.streams:
                 if stream.index == info.video_index:
                     self._video = self._add_picture(output, stream)
@@ -128,7 +123,25 @@ class FilmWriter:
                 source.close()
         return output
 
-    def _add_picture(self, output: OutputContainer, source: Stream) -> VideoStream:
+    def _open_for_sequence(self, tags: dict[str, str]) -> OutputContainer:
+        """Numbered files have neither streams nor tags to bring along."""
+        output = self._create(self.plan.container_options, tags)
+        self._video, self._track_number = self._add_picture(output, None), 1
+        output.start_encoding()
+        return output
+
+    def _create(self, options: dict[str, str], tags: dict[str, str]) -> OutputContainer:
+        output = av.open(
+            f"file:{self.path}",
+            "w",
+            format=self.plan.format_name,
+            container_options=options,
+            metadata_errors="surrogateescape",
+        )
+        output.metadata.update(tags)
+        return output
+
+    def _add_picture(self, output: OutputContainer, source: Stream | None) -> VideoStream:
         added = output.add_stream(self.plan.encoder, rate=self.info.average_rate or Fraction(25))
         assert isinstance(added, VideoStream)
         context = added.codec_context
@@ -137,8 +150,9 @@ class FilmWriter:
         added.time_base = self.info.time_base
         if self.info.picture.display_matrix is not None:
             added.set_display_matrix(self.info.picture.display_matrix)
-        added.metadata.update(carried_tags(source, re_encoded=True))
-        added.disposition = source.disposition
+        if source is not None:
+            added.metadata.update(carried_tags(source, re_encoded=True))
+            added.disposition = source.disposition
         return added
 
     def __enter__(self) -> FilmWriter:
