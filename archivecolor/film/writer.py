@@ -31,6 +31,7 @@ from archivecolor.film.profiles import OutputPlan, configure
 from archivecolor.film.sound import SoundConverter
 from archivecolor.film.streams import add_converter, add_side_stream, carried_metadata, carried_tags, copy_chapters
 from archivecolor.film.subtitles import SubtitleConverter
+from archivecolor.film.timecode import later_timecode
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class FilmWriter:
         converted = {entry.index: entry.target for entry in plan.converted}
         source = open_film(info.path)
         try:
-            tags = {**carried_metadata(source), **extra_metadata}
+            tags = {**self._with_later_timecode(carried_metadata(source)), **extra_metadata}
             options = dict(plan.container_options)
             known = {"mp4": _MP4_TAGS, "mov": _QUICKTIME_TAGS}.get(plan.format_name)
             if known is not None and not {key.lower() for key in tags} <= known:
@@ -151,9 +152,22 @@ class FilmWriter:
         if self.info.picture.display_matrix is not None:
             added.set_display_matrix(self.info.picture.display_matrix)
         if source is not None:
-            added.metadata.update(carried_tags(source, re_encoded=True))
+            added.metadata.update(self._with_later_timecode(carried_tags(source, re_encoded=True)))
             added.disposition = source.disposition
         return added
+
+    def _with_later_timecode(self, tags: dict[str, str]) -> dict[str, str]:
+        """Tags whose time code is that of the first frame of the cut."""
+        skipped_s = self.offset_s - self.info.first_pts_ticks * self.info.time_base
+        rate = self.info.average_rate or Fraction(25)
+        if skipped_s <= 0:
+            return tags
+        later = {
+            key: later_timecode(value, round(skipped_s * rate), rate)
+            for key, value in tags.items()
+            if key.lower() == "timecode"
+        }
+        return tags | {key: value for key, value in later.items() if value is not None}
 
     def __enter__(self) -> FilmWriter:
         return self
