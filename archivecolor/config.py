@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
+from fractions import Fraction
 from typing import Any, Literal
 
 from archivecolor.errors import ConfigError
@@ -247,7 +248,10 @@ class ColorizeConfig:
 
     ``recombine`` is ``"lab"``, which keeps the source's CIE lightness, or ``"luma"``, which passes its luma plane
     through bit for bit and only makes chroma. ``render_size_px`` is the side of the square that the network sees;
-    ``saturation`` scales its a and b. ``start_s`` and ``end_s`` cut, in seconds from the film's beginning.
+    ``saturation`` scales its a and b. ``deinterlace`` makes progressive frames of interlaced ones, one (``"auto"``) or
+    two of each (``"fields"``); where the luma plane goes through bit for bit, ``"auto"`` leaves them as they are.
+    ``start_s`` and ``end_s`` cut, in seconds from the film's beginning. ``fps`` is the rate of an image sequence in
+    frames a second, ``"24"``, ``"23.976"`` or ``"24000/1001"``.
     """
 
     weights: str | None = None
@@ -257,8 +261,10 @@ class ColorizeConfig:
     render_size_px: int = 256
     saturation: float = 1.0
     recombine: Literal["lab", "luma"] = "lab"
+    deinterlace: Literal["auto", "off", "fields"] = "auto"
     start_s: float | None = None
     end_s: float | None = None
+    fps: str | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
@@ -273,3 +279,25 @@ class ColorizeConfig:
             raise ConfigError("the start must not be negative")
         if self.end_s is not None and self.end_s <= (self.start_s or 0.0):
             raise ConfigError("the end must come after the start")
+        if self.recombine == "luma" and self.deinterlace == "fields":
+            raise ConfigError("luma that is kept bit for bit cannot be deinterlaced; leave one of the two out")
+        _ = self.rate
+
+    @property
+    def rate(self) -> Fraction | None:
+        """``fps`` as a fraction; 23.976, 29.97 and 59.94 are meant as 24000/1001 and so on."""
+        if self.fps is None:
+            return None
+        try:
+            rate = Fraction(self.fps)
+        except (ValueError, ZeroDivisionError) as error:
+            raise ConfigError(f"{self.fps!r} is no frame rate such as 24, 23.976 or 24000/1001") from error
+        if not 0 < rate <= 1000:
+            raise ConfigError(f"a frame rate lies between 0 and 1000, not {self.fps}")
+        drop = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
+        return drop if "." in self.fps and abs(rate - drop) < Fraction(1, 200) else rate
+
+    @property
+    def fields(self) -> Literal["auto", "off", "fields"]:
+        """What becomes of interlaced pictures, ``recombine`` considered."""
+        return "off" if self.recombine == "luma" else self.deinterlace

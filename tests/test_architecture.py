@@ -80,7 +80,7 @@ def test_the_library_never_prints() -> None:
 HEAVY = {"torch", "torchvision", "av", "cv2", "numpy", "matplotlib", "safetensors"}
 
 
-@pytest.mark.parametrize("arguments", [[], ["colorize"], ["inspect"], ["train"], ["export"], ["evaluate"]])
+@pytest.mark.parametrize("arguments", [[], ["colorize"], ["inspect"], ["verify"], ["train"], ["export"], ["evaluate"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\n"

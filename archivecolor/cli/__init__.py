@@ -11,6 +11,7 @@ from archivecolor.cli.evaluate import evaluate
 from archivecolor.cli.export import export
 from archivecolor.cli.inspect import inspect
 from archivecolor.cli.train import train
+from archivecolor.cli.verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -19,5 +20,5 @@ def main() -> None:
     """Colourise black-and-white archive film: every frame kept, at its own time, with its own lightness."""
 
 
-for command in (colorize, inspect, bench, train, export, evaluate):
+for command in (colorize, inspect, verify, bench, train, export, evaluate):
     main.add_command(command)

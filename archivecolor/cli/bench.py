@@ -37,6 +37,7 @@ def bench(
     seconds: float,
     size: tuple[int, int],
     container: str,
+    profile: str | None,
     codec: str | None,
     crf: int | None,
     preset: str | None,
@@ -56,7 +57,7 @@ def bench(
     from archivecolor.colorize.engine import Engine
     from archivecolor.film import OutputSettings, make_synthetic_film
 
-    out = OutputSettings(codec, crf, preset, pix_fmt, keep_luma=config.recombine == "luma")
+    out = OutputSettings(codec, crf, preset, pix_fmt, keep_luma=config.recombine == "luma", profile=profile)
     engine = Engine(config)
     with tempfile.TemporaryDirectory(prefix="archivecolor-bench-") as folder:
         if film is None:

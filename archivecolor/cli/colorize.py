@@ -39,12 +39,14 @@ if TYPE_CHECKING:
 @click.option("--start", "start_s", type=TimeOfFilm(), help="Begin here: seconds, or [HH:]MM:SS[.fff].")
 @click.option("--end", "end_s", type=TimeOfFilm(), help="Stop before here: seconds, or [HH:]MM:SS[.fff].")
 @output_options
+@click.option("--fps", metavar="RATE", help="Rate of an image sequence, e.g. 24, 23.976 or 24000/1001.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that are there already.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON on standard output.")
 @command_options
 def colorize(
     inputs: tuple[Path, ...],
     output: str,
+    profile: str | None,
     codec: str | None,
     crf: int | None,
     preset: str | None,
@@ -56,25 +58,37 @@ def colorize(
 ) -> None:
     """Colourise films, stills, or folders of them.
 
-    INPUT is a film, a still (PNG, JPEG, TIFF) or a folder, which is searched through. The output's container follows
-    from its extension: .mp4, .m4v, .mov, .mkv or .webm. In a folder, outputs that are there already and whole are
-    skipped, and a bad file does not stop the rest.
+    INPUT is a film, a still (PNG, JPEG, TIFF) or a folder, which is searched through. The output's extension stands
+    for a container and a profile: .mp4 and .m4v for access (H.264), .mov for mezzanine (ProRes 422 HQ), .mkv for
+    preservation (FFV1), .webm for VP9; --profile and --codec override it. In a folder, films become access copies,
+    outputs that are there already and whole are skipped, and a bad file does not stop the rest.
+
+    Numbered frames (DPX, TIFF, PNG), named by a pattern or by their folder, are one film with --fps; an OUTPUT with a
+    pattern in it is written as such frames.
 
     \b
     archivecolor colorize old_film.mp4 -o out.mp4
     archivecolor colorize reels/ -o colour/
-    archivecolor colorize reel.mkv -o master.mkv --codec ffv1 --recombine luma
+    archivecolor colorize reel.mkv -o master.mkv --recombine luma
+    archivecolor colorize scan/ --fps 18 -o scan.mov
+    archivecolor colorize scan/%06d.dpx --fps 24 -o colour/%06d.tif
     """
     config = ColorizeConfig(**settings)
     terminate_like_interrupt()
 
     from archivecolor.colorize.batch import plan_jobs, run_job
     from archivecolor.colorize.engine import Engine
-    from archivecolor.film import OutputSettings
+    from archivecolor.film import CONTAINERS, OutputSettings, holds_frames, is_pattern
 
-    jobs = plan_jobs(inputs, Path(output), into_folder=output.endswith(("/", os.sep)))
-    several = len(jobs) > 1 or inputs[0].is_dir()
-    out = OutputSettings(codec, crf, preset, pix_fmt, keep_luma=config.recombine == "luma")
+    into_folder = output.endswith(("/", os.sep)) or Path(output).is_dir()
+    to_film = Path(output).suffix.lower() in CONTAINERS and not into_folder and holds_frames(inputs[0])
+    as_sequence = config.fps is not None or to_film or is_pattern(Path(output))
+    jobs = plan_jobs(inputs, Path(output), into_folder=into_folder, profile=profile, as_sequence=as_sequence)
+    several = len(jobs) > 1 or (inputs[0].is_dir() and not as_sequence)
+    named = jobs[0].output == Path(output) or as_sequence
+    if profile is None and codec is None and not named:
+        profile = "access"  # the extensions follow from the sources, not from what the user asked for
+    out = OutputSettings(codec, crf, preset, pix_fmt, keep_luma=config.recombine == "luma", profile=profile)
     engine = Engine(config)
 
     results: list[JobResult] = []

@@ -10,6 +10,7 @@ import click
 
 from archivecolor.cli.console import command_options
 from archivecolor.cli.options import output_options
+from archivecolor.config import ColorizeConfig
 
 
 @click.command()
@@ -22,6 +23,13 @@ from archivecolor.cli.options import output_options
     show_default=True,
     help="As in colorize: luma needs an output of the source's depth and range.",
 )
+@click.option(
+    "--deinterlace",
+    type=click.Choice(["auto", "off", "fields"]),
+    default="auto",
+    show_default=True,
+    help="As in colorize: what becomes of interlaced frames.",
+)
 @output_options
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @command_options
@@ -30,11 +38,13 @@ def inspect(film: Path, output: Path | None, as_json: bool, quiet: bool, **setti
     from archivecolor.colorize.inspection import inspect_film, inspect_still
     from archivecolor.film import OutputSettings, is_still
 
-    recombine = settings.pop("recombine")
+    config = ColorizeConfig(recombine=settings.pop("recombine"), deinterlace=settings.pop("deinterlace"))
     if is_still(film):
         sections = inspect_still(film)
     else:
-        sections = inspect_film(film, output, OutputSettings(**settings, keep_luma=recombine == "luma"))
+        sections = inspect_film(
+            film, output, OutputSettings(**settings, keep_luma=config.recombine == "luma"), config.fields
+        )
     if as_json:
         click.echo(json.dumps(sections, indent=2, ensure_ascii=False))
         return

@@ -112,10 +112,22 @@ engine_options = _all(
         show_default=True,
         help="Keep the source's lightness, or its luma plane bit for bit.",
     ),
+    click.option(
+        "--deinterlace",
+        type=click.Choice(["auto", "off", "fields"]),
+        default="auto",
+        show_default=True,
+        help="Of each interlaced frame make one progressive frame, none, or two (one a field).",
+    ),
 )
 """How the colour is made."""
 
 output_options = _all(
+    click.option(
+        "--profile",
+        type=click.Choice(["access", "mezzanine", "preservation", "hevc", "av1"]),
+        help="H.264, ProRes 422 HQ, FFV1, HEVC or AV1; by default what the extension stands for.",
+    ),
     click.option("--codec", help="h264, hevc, av1, vp9, ffv1, prores, dnxhd, or any FFmpeg encoder."),
     click.option("--crf", type=click.IntRange(0, 63), help="Quality of the encoder; lower is better and larger."),
     click.option("--preset", help="Speed preset of the encoder, e.g. veryfast or slow."),

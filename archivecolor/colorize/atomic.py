@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def atomic_output(output: Path) -> Iterator[Path]:
-    """A temporary path beside ``output`` to write to, which gets its name at the end of the block.
+    """A temporary path beside ``output`` to write a file or a folder to, which gets its name at the end of the block.
 
     The file is on disk before it gets its name, so that a power cut leaves the old state or the new one. When the
     block raises, the temporary file is removed and what was at ``output`` before stays. What a killed process left of
@@ -31,6 +32,10 @@ def atomic_output(output: Path) -> Iterator[Path]:
     try:
         yield partial
         try:
+            if partial.is_dir():
+                for file in partial.iterdir():
+                    _sync(file)
+                _clear(output, output.with_name(f"{stem}.{os.getpid()}.replaced.partial"))
             _sync(partial)
             partial.replace(output)
             _sync(output.parent)
@@ -64,8 +69,18 @@ def _is_running(pid_suffix: str) -> bool:
     return True
 
 
+def _clear(folder: Path, aside: Path) -> None:
+    """Take the folder that a new one is to replace out of its way."""
+    if folder.is_dir() and any(folder.iterdir()):
+        folder.replace(aside)
+        _remove(aside)
+
+
 def _remove(partial: Path) -> None:
     try:
-        partial.unlink(missing_ok=True)
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)
     except OSError as error:  # a read-only folder, say: then it was never made, and another error is on its way
         log.debug("%s: cannot be removed (%s)", partial, error)

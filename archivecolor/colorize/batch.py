@@ -16,6 +16,8 @@ from archivecolor.colorize.pipeline import (
     colorize_film,
     settings_fingerprint,
 )
+from archivecolor.colorize.places import is_sequence, place_of
+from archivecolor.colorize.sidecar import refuse_foreign_folder, refuse_foreign_sidecar
 from archivecolor.colorize.stills import colorize_still
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import ArchiveColorError, ConfigError, DataError, FilmEncodeError, FilmOpenError
@@ -23,10 +25,12 @@ from archivecolor.film import (
     CONTAINERS,
     OutputSettings,
     default_extension,
+    is_pattern,
     is_still,
     picture_length_s,
     probe,
     read_still,
+    sequence_files,
 )
 
 log = logging.getLogger(__name__)
@@ -66,17 +70,27 @@ class JobResult:
         return {**details, **names, "error": str(self.error) if self.error else None}
 
 
-def plan_jobs(inputs: Sequence[Path], output: Path, *, into_folder: bool = False) -> list[Job]:
+def plan_jobs(
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    into_folder: bool = False,
+    profile: str | None = None,
+    as_sequence: bool = False,
+) -> list[Job]:
     """What ``colorize INPUT... -o OUTPUT`` is to do.
 
     One file goes to the file ``output``, or into it where that is a folder or ``into_folder`` says so. Several
     inputs, and folders, go into the folder ``output``; a folder is searched through and its tree mirrored. Names
-    stay, and so does a film's extension where the container is one that archivecolor writes (.mkv otherwise).
+    stay, and so does a film's extension where ``profile`` (access by default) is kept well in that container. A
+    pattern, and with ``as_sequence`` a folder, is one image sequence.
 
     Raises:
         ConfigError: an output would replace a source or another output, or several inputs are to go to one file.
         DataError: a folder holds no film or still, or an input does not exist.
     """
+    if len(inputs) == 1 and (is_pattern(inputs[0]) or (inputs[0].is_dir() and as_sequence)):
+        return [_sequence_job(inputs[0], output)]
     for path in inputs:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
@@ -86,9 +100,21 @@ def plan_jobs(inputs: Sequence[Path], output: Path, *, into_folder: bool = False
         if output.is_file() or (not output.is_dir() and output.suffix.lower() in CONTAINERS):
             raise ConfigError(f"{output}: names a file; several films, or a folder of them, need a folder as output")
         found = {file.resolve(): (file, place) for path in inputs for file, place in _films_in(path, output)}
-        jobs = _name_outputs(list(found.values()), output)
+        jobs = _name_outputs(list(found.values()), output, profile)
     _refuse_collisions(jobs)
     return jobs
+
+
+def _sequence_job(source: Path, output: Path) -> Job:
+    """An image sequence goes to a film, to a pattern, or to a folder under the names that its frames have."""
+    if not is_pattern(output) and output.suffix.lower() not in CONTAINERS:
+        first = next(iter(sequence_files(source).values()))
+        digits = len(first.stem) - len(first.stem.rstrip("0123456789"))
+        output = output / f"{first.stem[:-digits]}%0{digits}d{first.suffix}"
+    folder = source.parent if is_pattern(source) else source
+    if is_pattern(output) and output.parent.resolve() == folder.resolve():
+        raise ConfigError(f"{source}: the output would go into its own folder; choose another one")
+    return Job(source, output)
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
@@ -126,10 +152,10 @@ def _films_in(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
         raise DataError(f"{path}: holds no films or stills")
 
 
-def _name_outputs(found: Sequence[tuple[Path, Path]], output: Path) -> list[Job]:
+def _name_outputs(found: Sequence[tuple[Path, Path]], output: Path, profile: str | None) -> list[Job]:
     names = []
     for source, relative in found:
-        extension = source.suffix if is_still(source) else default_extension(source)
+        extension = source.suffix if is_still(source) else default_extension(source, profile)
         names.append(output / relative.with_suffix(extension))
     # reel.avi and reel.mpg would both become reel.mkv: then both keep their whole name.
     jobs = []
@@ -156,6 +182,9 @@ def run_job(
     set: then one of ours is skipped if it is whole and made again if it is not.
     """
     try:
+        place = place_of(job.output)
+        if place != job.output and place.is_dir() and any(place.iterdir()):
+            refuse_foreign_folder(place, overwrite=overwrite)
         if job.output.exists() and not overwrite:
             comment = made_by_comment(job.output) if go_on else None
             if comment is None:
@@ -164,8 +193,9 @@ def run_job(
                 raise FilmEncodeError(f"{job.output}: was made with other settings; use --overwrite to make it again")
             if is_whole(job, config):
                 return JobResult(job, "skipped")
-        _make_folder(job.output.parent)
-        if is_still(job.source):
+        refuse_foreign_sidecar(place)
+        _make_folder(place.parent)
+        if is_still(job.source) and not is_sequence(job.source):
             report = colorize_still(job.source, job.output, engine, config)
         else:
             report = colorize_film(job.source, job.output, engine, config, settings, progress=progress)

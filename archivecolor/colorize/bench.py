@@ -118,7 +118,7 @@ def bench_film(
         started = time.perf_counter()
         report = colorize_film(film, scratch, engine, config, settings, progress=watch)
         scratch.unlink()
-        with FilmReader(film, start_s=config.start_s, end_s=config.end_s) as reader:
+        with FilmReader(film, start_s=config.start_s, end_s=config.end_s, deinterlace=config.fields) as reader:
             info = reader.info
         plan = plan_output(info, scratch, settings)
         colourist = Colourist(film, engine, make_recombiner(info, plan, config, engine.device), analyse(info).picture)
@@ -165,7 +165,7 @@ def _transcode(film: Path, scratch: Path, info: FilmInfo, plan: OutputPlan, conf
     """Frames a second of the pipeline without its middle."""
     watch = _Stopwatch()
     with (
-        FilmReader(info, start_s=config.start_s, end_s=config.end_s) as reader,
+        FilmReader(film, start_s=config.start_s, end_s=config.end_s, deinterlace=config.fields) as reader,
         FilmWriter(scratch, info, plan, offset_s=reader.time_offset_s) as writer,
     ):
         run_stages(
@@ -200,7 +200,7 @@ def _stages_alone(
     engine = colourist.engine
     most = max(16, _HELD_BYTES // (3 * info.picture.width_px * info.picture.height_px))
     frames: list[LumaFrame] = []
-    with FilmReader(info, start_s=config.start_s, end_s=config.end_s) as reader:
+    with FilmReader(film, start_s=config.start_s, end_s=config.end_s, deinterlace=config.fields) as reader:
         started = time.perf_counter()
         for item in reader:
             if isinstance(item, LumaFrame):

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from archivecolor.colorize.mattes import Rectangle
 from archivecolor.colorize.pipeline import analyse, plan_warnings
 from archivecolor.errors import ArchiveColorError
-from archivecolor.film import FilmInfo, OutputSettings, default_extension, plan_output, probe, read_still
+from archivecolor.film import (
+    Deinterlace,
+    FilmInfo,
+    OutputSettings,
+    after_deinterlacing,
+    default_extension,
+    plan_output,
+    probe,
+    read_still,
+)
 from archivecolor.film.probe import MATRIX_NAMES, PRIMARIES_NAMES, TRANSFER_NAMES, UNTAGGED
 
 Sections = dict[str, dict[str, Any]]
 
 
-def inspect_film(film: Path, output: Path | None = None, settings: OutputSettings | None = None) -> Sections:
+def inspect_film(
+    film: Path,
+    output: Path | None = None,
+    settings: OutputSettings | None = None,
+    deinterlace: Deinterlace = "auto",
+) -> Sections:
     """Titled groups of name and value, JSON-ready: file, picture, time, streams, tags, plan.
 
     Args:
         output: what ``colorize`` would write; the film's own name with the default extension when None. What would
             keep ``colorize`` from working is told under the plan, not raised.
+        deinterlace: what would become of interlaced frames.
 
     Raises:
         FilmOpenError, FilmDecodeError: the film cannot be looked into.
@@ -45,6 +61,7 @@ def inspect_film(film: Path, output: Path | None = None, settings: OutputSetting
             "sample_aspect_ratio": str(picture.sample_aspect_ratio or "not tagged").replace("/", ":"),
             "rotation_degrees": picture.rotation,
             "interlaced": picture.interlaced,
+            "field_order": {"tt": "top field first", "bb": "bottom field first"}.get(picture.field_order),
             "hdr": info.hdr,
             "black_and_white": analysis.is_black_and_white,
         },
@@ -67,8 +84,15 @@ def inspect_film(film: Path, output: Path | None = None, settings: OutputSetting
         sections["Chapters"] = {f"{c.start_s:.2f} to {c.end_s:.2f} s": c.title for c in info.chapters}
     if info.metadata:
         sections["Tags"] = dict(info.metadata)
-    target = output or film.with_name(f"{film.stem}_colour{default_extension(film)}")
-    sections["Colorize would"] = _plan(info, target, settings)
+    if output is None:  # as in a folder, where the extension follows from the source
+        settings = settings or OutputSettings()
+        output = film.with_name(f"{film.stem}_colour{default_extension(film, settings.profile)}")
+        if settings.profile is settings.codec is None:
+            settings = replace(settings, profile="access")
+    sections["Colorize would"] = _plan(after_deinterlacing(info, deinterlace), output, settings)
+    if picture.interlaced:
+        made = {"auto": "one progressive frame of each", "off": "kept", "fields": "two progressive frames of each"}
+        sections["Colorize would"]["interlaced_frames"] = made[deinterlace]
     return sections
 
 
@@ -99,6 +123,7 @@ def _plan(info: FilmInfo, target: Path, settings: OutputSettings | None) -> dict
         "write": str(target),
         "encode": f"{plan.encoder} {plan.pix_fmt} {options}".strip(),
         "copy": [streams[index] for index in plan.kept],
+        "convert": [f"{streams[entry.index]} to {entry.in_words}" for entry in plan.converted],
         "warn": plan_warnings(plan),
     }
 

@@ -14,7 +14,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -27,7 +27,16 @@ from archivecolor.colorize.channel import Channel, ChannelBrokenError
 from archivecolor.colorize.colourist import Coloured, Colourist, Planes
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.mattes import Rectangle, find_picture
+from archivecolor.colorize.places import open_reader, open_writer, place_of, plan_for
 from archivecolor.colorize.recombine import PlaneFormat, Recombiner
+from archivecolor.colorize.sidecar import (
+    DIGITAL_SOURCE_TYPE,
+    FixityInBackground,
+    frame_counts,
+    picture_record,
+    record_of,
+    write_record,
+)
 from archivecolor.colorize.workers import Workers
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import FilmEncodeError
@@ -38,8 +47,9 @@ from archivecolor.film import (
     LumaFrame,
     OutputPlan,
     OutputSettings,
+    SequenceReader,
+    SequenceWriter,
     SidePacket,
-    plan_output,
     sample_frames,
 )
 
@@ -160,20 +170,19 @@ def colorize_film(
     """
     started = time.perf_counter()
     settings = settings or OutputSettings(keep_luma=config.recombine == "luma")
-    with FilmReader(source, start_s=config.start_s, end_s=config.end_s) as reader:
+    source_fixity = FixityInBackground(source)
+    with open_reader(source, config) as reader:
         info = reader.info
         info.require_sdr()
-        plan = plan_output(info, output, settings)
+        plan = plan_for(info, output, settings)
         analysis = analyse(info)
         colourist = Colourist(source, engine, make_recombiner(info, plan, config, engine.device), analysis.picture)
         colourist.fit(analysis.luma)
         tags = provenance(info, engine, config, settings)
         engine.warnings.clear()
-        with atomic_output(output) as partial:
+        with atomic_output(place_of(output)) as partial:
             with (
-                FilmWriter(
-                    partial, info, plan, offset_s=reader.time_offset_s, extra_metadata=tags, shown_as=output
-                ) as writer,
+                open_writer(partial, output, info, plan, reader.time_offset_s, tags) as writer,
                 Workers(engine.workers) as workers,
             ):
                 limiting = run_stages(
@@ -209,11 +218,27 @@ def colorize_film(
                 report.warnings.append(f"{report.undecodable_packets} packets of the picture could not be decoded")
             if not analysis.is_black_and_white:
                 report.warnings.append("the source is in colour; only its luma was used")
-            if report.frames_written != report.frames_read:
+            if report.frames_written != reader.report.given:
                 raise FilmEncodeError(
-                    f"{output}: {report.frames_read} frames were read but {report.frames_written} written"
+                    f"{output}: {reader.report.given} frames were read but {report.frames_written} written"
                 )
-    report.seconds = time.perf_counter() - started
+            report.seconds = time.perf_counter() - started
+            record = record_of(
+                source=source,
+                source_fixity=source_fixity.result(),
+                output=place_of(output),
+                written=partial,
+                engine=engine,
+                config=config,
+                settings=asdict(settings),
+                seconds=report.seconds,
+                frames=frame_counts(reader.report, writer.frames, colourist.frames_repeated),
+                warnings=report.warnings,
+                picture=picture_record(info, plan),
+                time={"offset_s": str(reader.time_offset_s), "time_base": str(info.time_base)},
+                streams=writer.stream_map(),
+            )
+        write_record(place_of(output), record)
     return report
 
 
@@ -231,7 +256,8 @@ def make_recombiner(info: FilmInfo, plan: OutputPlan, config: ColorizeConfig, de
 def plan_warnings(plan: OutputPlan) -> list[str]:
     """What an output will not be able to hold or say, in whole sentences."""
     lost = [f"{entry.kind} stream {entry.index} ({entry.codec}) left out: {entry.reason}" for entry in plan.left_out]
-    return [*plan.warnings, *lost]
+    changed = [f"{c.kind} stream {c.index} ({c.codec}) does not fit: converted to {c.in_words}" for c in plan.converted]
+    return [*plan.warnings, *changed, *lost]
 
 
 def frames_expected(info: FilmInfo, config: ColorizeConfig) -> int | None:
@@ -245,7 +271,7 @@ def frames_expected(info: FilmInfo, config: ColorizeConfig) -> int | None:
 
 def settings_fingerprint(engine: Engine, config: ColorizeConfig, settings: OutputSettings) -> str:
     """Eight hexadecimal digits that change with anything that decides what an output looks like."""
-    looks = (engine.weights_sha256, config.render_size_px, config.saturation, config.recombine)
+    looks = (engine.weights_sha256, config.render_size_px, config.saturation, config.recombine, config.fields)
     cut = (config.start_s, config.end_s)
     return hashlib.sha256(repr((looks, cut, settings)).encode()).hexdigest()[:8]
 
@@ -257,14 +283,15 @@ def provenance(info: FilmInfo, engine: Engine, config: ColorizeConfig, settings:
         f"{MADE_BY} {__version__} (weights {engine.weights_path.stem}, "
         f"SHA-256 {engine.weights_sha256[:16]}, recombine {config.recombine}, "
         f"settings {settings_fingerprint(engine, config, settings)}); "
-        "the lightness is the source's. An access copy, not a replacement of the original."
+        "the lightness is the source's. An access copy, not a replacement of the original. "
+        f"Digital source type: {DIGITAL_SOURCE_TYPE.rpartition('/')[2]}."
     )
     return {"comment": f"{own} | {made}" if own else made}
 
 
 def run_stages(
-    reader: FilmReader,
-    writer: FilmWriter,
+    reader: FilmReader | SequenceReader,
+    writer: FilmWriter | SequenceWriter,
     colour: Callable[[Iterable[Batch]], Iterator[Batch]],
     *,
     batch_size: int,
@@ -365,7 +392,7 @@ def _wait_for(started: list[tuple[threading.Thread, threading.Event]]) -> None:
                 continue
 
 
-def _batches(items: Iterator[LumaFrame | SidePacket] | FilmReader, size: int) -> Iterator[Batch]:
+def _batches(items: Iterable[LumaFrame | SidePacket], size: int) -> Iterator[Batch]:
     """Group what the reader yields into work items of at most ``size`` frames."""
     batch = Batch()
     for item in items:

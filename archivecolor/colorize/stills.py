@@ -14,6 +14,7 @@ from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.mattes import find_picture
 from archivecolor.colorize.pipeline import ColorizeReport
 from archivecolor.colorize.recombine import place_chroma
+from archivecolor.colorize.sidecar import fixity, record_of, write_record
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import ConfigError, FilmEncodeError
 from archivecolor.film import STILL_EXTENSIONS, read_still, write_still
@@ -55,6 +56,19 @@ def colorize_still(source: Path, output: Path, engine: Engine, config: ColorizeC
         warnings.append("the source has 16 bits, JPEG 8; .png and .tif keep them")
     with atomic_output(output) as partial:
         write_still(partial, rgb.astype(still.luma.dtype), extension, shown_as=output)
+        record = record_of(
+            source=source,
+            source_fixity=fixity(source),
+            output=output,
+            written=partial,
+            engine=engine,
+            config=config,
+            settings={},
+            seconds=time.perf_counter() - started,
+            frames={"read": 1, "written": 1},
+            warnings=warnings,
+        )
+    write_record(output, record)
     return ColorizeReport(
         source=source,
         output=output,

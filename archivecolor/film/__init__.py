@@ -1,16 +1,21 @@
 """Films and stills in and out; the only part of archivecolor that uses PyAV."""
 
+from archivecolor.film.deinterlace import Deinterlace, after_deinterlacing
+from archivecolor.film.frames import LumaFrame, SidePacket
 from archivecolor.film.pixels import PixelFormat, pixel_format
 from archivecolor.film.probe import Chapter, FilmInfo, Picture, StreamInfo, probe
 from archivecolor.film.profiles import (
     CONTAINERS,
+    PROFILES,
     OutputPlan,
     OutputSettings,
     default_extension,
     plan_output,
 )
-from archivecolor.film.reader import FilmReader, LumaFrame, ReadReport, SidePacket
+from archivecolor.film.reader import FilmReader, ReadReport
 from archivecolor.film.samples import NEUTRAL_CHROMA, FilmSamples, picture_length_s, sample_frames
+from archivecolor.film.sequence_writer import SEQUENCE_OUTPUTS, SequenceWriter, plan_sequence
+from archivecolor.film.sequences import SequenceReader, holds_frames, is_pattern, probe_sequence, sequence_files
 from archivecolor.film.stills import STILL_EXTENSIONS, Still, is_still, read_still, write_still
 from archivecolor.film.streams import LeftOut
 from archivecolor.film.synthetic import make_synthetic_film
@@ -19,8 +24,11 @@ from archivecolor.film.writer import FilmWriter
 __all__ = [
     "CONTAINERS",
     "NEUTRAL_CHROMA",
+    "PROFILES",
+    "SEQUENCE_OUTPUTS",
     "STILL_EXTENSIONS",
     "Chapter",
+    "Deinterlace",
     "FilmInfo",
     "FilmReader",
     "FilmSamples",
@@ -32,17 +40,25 @@ __all__ = [
     "Picture",
     "PixelFormat",
     "ReadReport",
+    "SequenceReader",
+    "SequenceWriter",
     "SidePacket",
     "Still",
     "StreamInfo",
+    "after_deinterlacing",
     "default_extension",
+    "holds_frames",
+    "is_pattern",
     "is_still",
     "make_synthetic_film",
     "picture_length_s",
     "pixel_format",
     "plan_output",
+    "plan_sequence",
     "probe",
+    "probe_sequence",
     "read_still",
     "sample_frames",
+    "sequence_files",
     "write_still",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -16,6 +17,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from archivecolor.errors import FilmOpenError
+from archivecolor.film.field_order import FieldOrderReader
 from archivecolor.film.opening import (
     STILL_DISPOSITIONS,
     TS_DISCONT,
@@ -29,6 +31,7 @@ from archivecolor.film.pixels import PixelFormat, UnusablePixelFormatError, pixe
 from archivecolor.matrices import MATRICES
 
 UNTAGGED: Final = 2
+SEQUENCE: Final = "image sequence"  # `FilmInfo.container` of numbered files
 # ITU-T H.273 codes, by FFmpeg's names.
 MATRIX_NAMES: Final = {
     0: "gbr",
@@ -70,9 +73,12 @@ TRANSFER_NAMES: Final = {
 }
 MATRIX_CODES: Final = {name: code for code, name in MATRIX_NAMES.items()}
 _PQ, _HLG = 16, 18
-_FIELD_ORDERS: Final = {1: "progressive", 2: "tt", 3: "bb", 4: "tb", 5: "bt"}
+# By the field that is shown first, as FFmpeg's raw decoders take the container's word.
+_FIELD_ORDERS: Final = {1: "progressive", 2: "tt", 3: "bb", 4: "tt", 5: "bb"}
+_MARK_NO_FRAMES: Final = {"cfhd", "ffvhuff", "huffyuv", "jpeg2000", "qtrle", "utvideo", "v410", "vc2", "dirac"}
 _IDENTITY_MATRIX: Final = (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
 _MOST_PACKETS: Final = 400
+_FRAMES_LOOKED_AT: Final = 12
 _HIGHEST_RATE: Final = 400
 
 StreamKind = Literal["video", "audio", "subtitle", "data", "attachment"]
@@ -108,7 +114,8 @@ class Picture:
     ``matrix`` is always a key of `archivecolor.color.MATRICES`: the tagged one, or for untagged pictures the usual
     rule (BT.601 up to 1024 x 576, BT.709 above). ``tagged_*`` are the H.273 codes in the file, 2 where it says
     nothing. ``display_matrix`` is FFmpeg's nine integers, None when upright; ``rotation`` its angle in degrees,
-    counter-clockwise. ``interlaced`` is what the first frames say.
+    counter-clockwise. ``interlaced`` is what the first frame says, or the container where the codec marks no frames
+    (``marked_by_container``); ``field_order`` is ``tt`` or ``bb`` then, by the field that is shown first.
     """
 
     width_px: int
@@ -126,6 +133,12 @@ class Picture:
     rotation: int = 0
     interlaced: bool = False
     field_order: str = "unknown"
+    marked_by_container: bool = False
+
+    @property
+    def top_field_first(self) -> bool | None:
+        """Which field of an interlaced picture is shown first; None for a progressive one."""
+        return self.field_order == "tt" if self.interlaced else None
 
     @property
     def format(self) -> PixelFormat:
@@ -144,7 +157,9 @@ class FilmInfo:
 
     Times are on the source's clock, in ticks of ``time_base`` (seconds a tick) or seconds (``_s``).
     ``origin_s`` is what an output subtracts from every stream: where a transport stream's clock starts, or a
-    negative first picture time; zero for everything else, whose own times are kept.
+    negative first picture time; zero for everything else, whose own times are kept. ``times_in_coding_order``
+    is a fault of some MXF and AVI files: packets carry times in the order they were coded, not shown. ``files`` are
+    the frames of an image sequence, ``first_number`` the first one's number.
     """
 
     path: Path
@@ -163,6 +178,9 @@ class FilmInfo:
     streams: tuple[StreamInfo, ...]
     chapters: tuple[Chapter, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    times_in_coding_order: bool = False
+    files: tuple[Path, ...] = ()
+    first_number: int = 0
 
     @property
     def hdr(self) -> bool:
@@ -189,8 +207,8 @@ def probe(path: Path) -> FilmInfo:
     path = Path(path)
     with open_film(path) as container:
         stream = main_video(container, path)
-        frame = _first_frame(container, stream, path)
-        picture = _picture(frame, stream, path)
+        frames = _first_frames(container, stream, path)
+        frame, picture = frames[0], _picture(frames, stream, path)
         time_base = stream.time_base or Fraction(1, 90000)
         first = frame.pts if frame.pts is not None else frame.dts or 0
         duration_s = _duration_s(container, stream)
@@ -198,7 +216,7 @@ def probe(path: Path) -> FilmInfo:
         variable = _is_variable(stream)
         if rate is None or rate > _HIGHEST_RATE:  # Matroska without a default duration gives 1000 a second
             rate, variable = _rate_of_packets(container, stream)
-        frames = stream.frames or (round(duration_s * rate) if duration_s and rate else None)
+        number = stream.frames or (round(duration_s * rate) if duration_s and rate else None)
         return FilmInfo(
             path=path,
             container=container.format.name,
@@ -209,7 +227,7 @@ def probe(path: Path) -> FilmInfo:
             time_base=time_base,
             origin_s=_origin_s(container, first * time_base),
             average_rate=rate,
-            frames_estimate=frames,
+            frames_estimate=number,
             is_variable_rate=variable,
             picture=picture,
             video_index=stream.index,
@@ -223,11 +241,13 @@ def probe(path: Path) -> FilmInfo:
                 for c in container.chapters()
             ),
             metadata={readable(k): readable(v) for k, v in container.metadata.items()},
+            times_in_coding_order=_goes_back([frame.pts for frame in frames]),
         )
 
 
-def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> av.VideoFrame:
-    errors = 0
+def _first_frames(container: InputContainer, stream: VideoStream, path: Path) -> list[av.VideoFrame]:
+    """The first dozen frames that can be decoded, at least one."""
+    frames: list[av.VideoFrame] = []
     last: Exception | None = None
     packets = container.demux(stream)
     for _ in range(_MOST_PACKETS):
@@ -237,16 +257,35 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
                 break
             if packet.has_sidedata("encryption_info") or packet.has_sidedata("encryption_init_info"):
                 raise FilmOpenError(f"{path}: the picture is encrypted; decrypt it first")
-            for frame in packet.decode():
-                return frame
+            frames.extend(packet.decode())
         except av.error.FFmpegError as error:
-            errors += 1
             last = error
+        if len(frames) >= _FRAMES_LOOKED_AT:
+            break
+    if frames:
+        return frames
     words = f" ({in_words(last)})" if last else ""
     raise FilmOpenError(f"{path}: no frame of its {codec_name(stream)} picture can be decoded{words}")
 
 
-def _picture(frame: av.VideoFrame, stream: VideoStream, path: Path) -> Picture:
+def _goes_back(times: list[int | None]) -> bool:
+    """Whether the times of a film's first frames, in the order they are shown, go back."""
+    known = [pts for pts in times if pts is not None]
+    return len(known) == len(times) and any(b < a for a, b in pairwise(known))
+
+
+def _interlacing(frames: list[av.VideoFrame], stream: VideoStream) -> tuple[bool, str, bool]:
+    """Whether the picture is interlaced, its field order, and whether only the container says so."""
+    order = _FIELD_ORDERS.get(stream.codec_context.field_order, "unknown")
+    for frame in frames:
+        if frame.interlaced_frame:
+            return True, "tt" if FieldOrderReader().top_field_first(frame) else "bb", False
+    by_container = codec_name(stream) in _MARK_NO_FRAMES and order in ("tt", "bb")
+    return by_container, order if by_container else "progressive", by_container
+
+
+def _picture(frames: list[av.VideoFrame], stream: VideoStream, path: Path) -> Picture:
+    frame = frames[0]
     name = frame.format.name
     try:
         known = pixel_format(name)
@@ -262,7 +301,7 @@ def _picture(frame: av.VideoFrame, stream: VideoStream, path: Path) -> Picture:
     if not (name.startswith("yuvj") or known.is_rgb) and tagged_range in (1, 2):
         full = tagged_range == 2
     rotation, display = _display_matrix(frame)
-    order = _FIELD_ORDERS.get(stream.codec_context.field_order, "unknown")
+    interlaced, order, by_container = _interlacing(frames, stream)
     return Picture(
         width_px=frame.width,
         height_px=frame.height,
@@ -277,8 +316,9 @@ def _picture(frame: av.VideoFrame, stream: VideoStream, path: Path) -> Picture:
         sample_aspect_ratio=stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio,
         display_matrix=display,
         rotation=rotation,
-        interlaced=frame.interlaced_frame,
+        interlaced=interlaced,
         field_order=order,
+        marked_by_container=by_container,
     )
 
 

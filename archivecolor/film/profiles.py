@@ -18,16 +18,25 @@ from archivecolor.errors import FilmEncodeError
 from archivecolor.film.opening import in_words, open_film
 from archivecolor.film.pixels import UnusablePixelFormatError, pixel_format
 from archivecolor.film.probe import MATRIX_CODES, FilmInfo
-from archivecolor.film.streams import LeftOut, plan_streams
+from archivecolor.film.streams import Converted, LeftOut, StreamPlan, plan_streams
 
 # Extension -> (FFmpeg container, encoder by default). AVI and MPEG transport streams are not here: AVI cannot hold
 # variable frame rate or a late start, and a transport stream shifts its clock.
 CONTAINERS: Final = {
     ".mp4": ("mp4", "libx264"),
     ".m4v": ("mp4", "libx264"),
-    ".mov": ("mov", "libx264"),
-    ".mkv": ("matroska", "libx264"),
+    ".mov": ("mov", "prores_ks"),
+    ".mkv": ("matroska", "ffv1"),
     ".webm": ("webm", "libvpx-vp9"),
+}
+# Profile -> (encoder, extensions it is meant for, the first by default). An extension alone stands for the profile
+# whose encoder is its default.
+PROFILES: Final = {
+    "access": ("libx264", (".mp4", ".m4v", ".mov", ".mkv")),
+    "mezzanine": ("prores_ks", (".mov", ".mkv")),
+    "preservation": ("ffv1", (".mkv",)),
+    "hevc": ("libx265", (".mp4", ".m4v", ".mov", ".mkv")),
+    "av1": ("libsvtav1", (".mp4", ".m4v", ".mkv", ".webm")),
 }
 _SHORT_NAMES: Final = {
     "h264": "libx264",
@@ -45,6 +54,8 @@ _ALWAYS_LOSSLESS: Final = {"ffv1", "ffvhuff", "huffyuv", "utvideo", "rawvideo", 
 _TEN_BIT_BY_NATURE: Final = {"libx265", "libsvtav1", "hevc_nvenc", "av1_nvenc", "prores_ks", "prores_aw", "dnxhd"}
 _EVEN_SIZES_ONLY: Final = {"libx264", "libx265", "h264_nvenc", "hevc_nvenc", "av1_nvenc", "libsvtav1"}
 _CHROMA_NAMES: Final = {(1, 1): "420", (1, 0): "422", (0, 0): "444", (0, 1): "440", (2, 0): "411", (2, 2): "410"}
+# Encoders that mark each picture as interlaced, with its field order.
+_INTERLACING: Final = {"libx264", "ffv1", "prores_ks", "mpeg2video", "mpeg4", "dvvideo", "rawvideo", "v210"}
 _SEMI_PLANAR: Final = {"yuv420p10le": "p010le", "yuv420p": "nv12"}
 
 
@@ -52,9 +63,10 @@ _SEMI_PLANAR: Final = {"yuv420p10le": "p010le", "yuv420p": "nv12"}
 class OutputSettings:
     """What a user may ask of an output; None leaves the choice to the profile.
 
-    ``codec`` is a short name (h264, hevc, av1, vp9, ffv1, prores, dnxhd) or any FFmpeg encoder; ``container``
-    overrides the file extension (an extension such as ``.mkv``). ``keep_luma`` asks for the source's luma code values
-    untouched, so that depth and range of the output must be the source's.
+    ``profile`` is a key of `PROFILES`, by default the one that the file extension stands for. ``codec`` is a short
+    name (h264, hevc, av1, vp9, ffv1, prores, dnxhd) or any FFmpeg encoder; ``container`` overrides the file extension
+    (an extension such as ``.mkv``). ``keep_luma`` asks for the source's luma code values untouched, so that depth and
+    range of the output must be the source's.
     """
 
     codec: str | None = None
@@ -63,6 +75,7 @@ class OutputSettings:
     pix_fmt: str | None = None
     container: str | None = None
     keep_luma: bool = False
+    profile: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +84,8 @@ class OutputPlan:
 
     Planes to write are in ``pix_fmt`` (planar Y'CbCr, ``bit_depth`` bits, chroma of ``ceil(W / 2^log2_chroma[0])`` x
     ``ceil(H / 2^log2_chroma[1])``), range and ``matrix`` as given. ``encoder_pix_fmt`` may be the semi-planar twin.
-    ``tag_*`` are the H.273 codes to write. ``kept`` are source stream indices copied as packets.
+    ``tag_*`` are the H.273 codes to write. ``interlaced`` asks for pictures marked as such. ``kept`` are source stream
+    indices copied as packets.
     """
 
     format_name: str
@@ -88,15 +102,20 @@ class OutputPlan:
     tag_primaries: int
     tag_transfer: int
     lossless: bool
+    interlaced: bool = False
     kept: tuple[int, ...] = ()
+    converted: tuple[Converted, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def default_extension(source: Path) -> str:
-    """Extension for an output whose name is not given: the source's own if it is kept well, else ``.mkv``."""
+def default_extension(source: Path, profile: str | None = None) -> str:
+    """Extension for an output whose name is not given: the source's own if the profile is kept well there."""
+    meant_for = PROFILES[profile or "access"][1]
     suffix = source.suffix.lower()
-    return suffix if suffix in (".mp4", ".m4v", ".mov", ".mkv") else ".mkv"
+    if suffix in meant_for:
+        return suffix
+    return ".mkv" if profile is None else meant_for[0]
 
 
 def plan_output(info: FilmInfo, output: Path, settings: OutputSettings | None = None) -> OutputPlan:
@@ -129,10 +148,15 @@ def plan_output(info: FilmInfo, output: Path, settings: OutputSettings | None = 
     matrix = "bt709" if encoder == "dnxhd" else info.picture.matrix
     if encoder == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # its own log goes to stderr, past FFmpeg's: errors only
-    if info.picture.interlaced:
-        warnings.append("the picture is interlaced; its fields are kept, but the output is not flagged as interlaced")
-    with open_film(info.path) as source:
-        kept, left_out = plan_streams(info, source, format_name)
+    if info.picture.interlaced and encoder not in _INTERLACING:
+        raise FilmEncodeError(
+            f"{output}: {encoder} cannot mark interlaced pictures as such; leave out --deinterlace off, or use "
+            "--codec h264, ffv1 or prores"
+        )
+    streams = StreamPlan((), (), ())
+    if not info.files:
+        with open_film(info.path) as source:
+            streams = plan_streams(info, source, format_name)
     plan = OutputPlan(
         format_name=format_name,
         encoder=encoder,
@@ -147,9 +171,11 @@ def plan_output(info: FilmInfo, output: Path, settings: OutputSettings | None = 
         tag_matrix=MATRIX_CODES[matrix],
         tag_primaries=info.picture.tagged_primaries,
         tag_transfer=info.picture.tagged_transfer,
+        interlaced=info.picture.interlaced,
         lossless=lossless,
-        kept=kept,
-        left_out=left_out,
+        kept=streams.kept,
+        converted=streams.converted,
+        left_out=streams.left_out,
         warnings=tuple(warnings),
     )
     _try_encoder(info, plan, output)
@@ -157,12 +183,21 @@ def plan_output(info: FilmInfo, output: Path, settings: OutputSettings | None = 
 
 
 def _container(output: Path, settings: OutputSettings) -> tuple[str, str]:
+    """FFmpeg's container and the encoder by default."""
     extension = (settings.container or output.suffix).lower()
     extension = extension if extension.startswith(".") else f".{extension}"
     if extension not in CONTAINERS:
         what = f"not as {extension!r}" if len(extension) > 1 else "the name has no extension"
         raise FilmEncodeError(f"{output}: films are written as {', '.join(CONTAINERS)}; {what}")
-    return CONTAINERS[extension]
+    format_name, encoder = CONTAINERS[extension]
+    if settings.profile is None:
+        return format_name, encoder
+    if settings.profile not in PROFILES:
+        raise FilmEncodeError(f"no profile {settings.profile!r}; choose one of {', '.join(PROFILES)}")
+    encoder, extensions = PROFILES[settings.profile]
+    if settings.codec is None and extension not in extensions:
+        raise FilmEncodeError(f"{output}: the profile {settings.profile} is written as {' or '.join(extensions)}")
+    return format_name, encoder
 
 
 def _container_options(format_name: str, time_base: Fraction) -> dict[str, str]:
@@ -271,11 +306,11 @@ def _options(encoder: str, settings: OutputSettings, pix_fmt: str, lossless: boo
     elif nvenc:
         options.update(rc="vbr", cq=str(settings.crf if settings.crf is not None else 19), b="0")
     elif settings.crf is not None:
-        raise FilmEncodeError(f"{encoder} has no crf; leave it out")
+        raise FilmEncodeError(f"{encoder} has no crf; leave it out, or use --profile access")
     if encoder in _PRESET or nvenc:
         options["preset"] = settings.preset or _PRESET.get(encoder, "p5")
     elif settings.preset is not None:
-        raise FilmEncodeError(f"{encoder} has no presets; leave it out")
+        raise FilmEncodeError(f"{encoder} has no presets; leave it out, or use --profile access")
     if encoder == "libx265":
         options.setdefault("x265-params", "log-level=error")
     elif encoder == "libvpx-vp9":
@@ -290,6 +325,10 @@ def _options(encoder: str, settings: OutputSettings, pix_fmt: str, lossless: boo
         options["vendor"] = "apl0"
     elif encoder == "dnxhd":
         options["profile"] = {"yuv422p": "dnxhr_hq", "yuv422p10le": "dnxhr_hqx"}.get(pix_fmt, "dnxhr_444")
+    if info.picture.interlaced:
+        options.update(flags="+ildct+ilme", field_order=info.picture.field_order)
+        if encoder == "libx264" and info.picture.field_order == "bb":
+            options["x264-params"] = "bff=1"
     return options
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -18,9 +19,14 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from archivecolor.errors import FilmDecodeError
+from archivecolor.film.deinterlace import Deinterlace, Deinterlacer, after_deinterlacing
+from archivecolor.film.ffv1 import SliceCheck
+from archivecolor.film.field_order import FieldOrderReader
+from archivecolor.film.frames import LumaFrame, SidePacket
 from archivecolor.film.opening import in_words, open_film
-from archivecolor.film.pixels import Plane, UnusablePixelFormatError, luma_plane, pixel_format
+from archivecolor.film.pixels import UnusablePixelFormatError, luma_plane, pixel_format
 from archivecolor.film.probe import FilmInfo, probe
+from archivecolor.film.resizing import fit_luma
 
 log = logging.getLogger(__name__)
 
@@ -28,43 +34,21 @@ _MOST_DEMUX_ERRORS: Final = 64  # in a row, before the rest of a file is given u
 _MOST_PENDING: Final = 256
 _CLOCK_JUMP_S: Final = 1  # a step back of more than this is a new clock, less is a slip
 _SEEK_MARGIN_S: Final = 1
-_READ_ON_S: Final = 3  # past the end of a cut, for sound that lies later in the file than its picture
-
-
-@dataclass(frozen=True, slots=True)
-class LumaFrame:
-    """One decoded frame.
-
-    ``luma`` is (H, W), uint8 or uint16 in the machine's byte order, code values of the film's bit depth; usually
-    a view of the decoder's memory, so treat it as read-only. The frame is shown at ``pts_ticks * time_base`` seconds
-    on the source's clock, for ``duration_ticks`` (None when the file does not say).
-    """
-
-    luma: Plane
-    pts_ticks: int
-    time_base: Fraction
-    duration_ticks: int | None
-    is_corrupt: bool
-
-    @property
-    def time_s(self) -> Fraction:
-        """Presentation time on the source's clock."""
-        return self.pts_ticks * self.time_base
-
-
-@dataclass(frozen=True, slots=True)
-class SidePacket:
-    """A packet of another stream of the source (sound, subtitles, ...), to be copied as it is."""
-
-    stream_index: int
-    packet: Packet[Stream]
+_READ_ON_S: Final = 3  # past the end of a cut, for subtitles that lie later in the file than its picture
 
 
 @dataclass
 class ReadReport:
-    """What reading has met so far; ``warnings`` are whole sentences, each once."""
+    """What reading has met so far.
+
+    ``frames`` were decoded and lie in the cut, ``given`` came out of the reader (twice as many where fields became
+    frames). ``warnings`` are whole sentences, each once.
+    """
 
     frames: int = 0
+    given: int = 0
+    deinterlaced: int = 0
+    resized_frames: int = 0
     undecodable_packets: int = 0
     corrupt_frames: int = 0
     moved_timestamps: int = 0
@@ -77,7 +61,7 @@ class ReadReport:
             log.warning("%s", text)
 
 
-def _exact(seconds: float | Fraction) -> Fraction:
+def exact_time(seconds: float | Fraction) -> Fraction:
     """The fraction that a decimal such as 0.8 is meant to be; binary 0.8 lies behind the frame at 4/5 s."""
     return Fraction(seconds).limit_denominator(1_000_000)
 
@@ -87,7 +71,9 @@ class FilmReader:
 
     ``start_s`` and ``end_s`` cut, in seconds from the first frame: frames with start <= time < end are given, and the
     packets of other streams that begin in that range; times stay on the source's clock. ``time_offset_s`` is what an
-    output should subtract from every time. ``threads`` is for the decoder, 0 for one a core.
+    output should subtract from every time. ``deinterlace`` turns interlaced pictures into progressive frames;
+    ``info`` is the film as the frames given are. Frames of another size than the first are scaled to it, or are an
+    error without ``resize``. ``threads`` is for the decoder, 0 for one a core.
 
     Raises `FilmOpenError` (see `probe`), and `FilmDecodeError` from iteration when no frame can be decoded or the
     picture changes its size. Undecodable packets are counted in ``report`` and decoding goes on.
@@ -99,29 +85,36 @@ class FilmReader:
         *,
         start_s: float | Fraction | None = None,
         end_s: float | Fraction | None = None,
+        deinterlace: Deinterlace = "off",
+        resize: bool = True,
         threads: int = 0,
     ) -> None:
-        self.info = path if isinstance(path, FilmInfo) else probe(Path(path))
-        self.info.require_sdr()
+        self._film = path if isinstance(path, FilmInfo) else probe(Path(path))
+        self._film.require_sdr()
+        self.info = after_deinterlacing(self._film, deinterlace)
         self.report = ReadReport()
-        self._threads = threads
-        first_s = self.info.first_pts_ticks * self.info.time_base
-        self._start_s = first_s + _exact(start_s) if start_s else None
-        self._end_s = first_s + _exact(end_s) if end_s is not None else None
+        self._threads, self._resize = threads, resize
+        first_s = self._film.first_pts_ticks * self._film.time_base
+        self._start_s = first_s + exact_time(start_s) if start_s else None
+        self._end_s = first_s + exact_time(end_s) if end_s is not None else None
+        self._deinterlacer = Deinterlacer(deinterlace, self._film.picture.bit_depth) if deinterlace != "off" else None
+        self._field_order = FieldOrderReader()
+        self._slices = SliceCheck() if self._film.codec == "ffv1" else None
         self._last_pts: int | None = None
         self._last_end: int | None = None
         self._shift_ticks = 0
+        self._coded_times: list[int] = []  # a heap of packet times, where those are in coding order
         self._pending: dict[int, None] = {}  # times of packets whose frames are still to come
         self._container, self._video = self._open("AUTO")
         if self._start_s is not None:
             self._seek(self._start_s)
-        if self.info.picture.format.has_alpha:
-            self.report.warn(f"{self.info.path.name}: the picture's transparency is left out")
+        if self._film.picture.format.has_alpha:
+            self.report.warn(f"{self._film.path.name}: the picture's transparency is left out")
 
     @property
     def time_offset_s(self) -> Fraction:
         """What to subtract from every time of every stream in an output: the cut's start, or the film's origin."""
-        return self.info.origin_s if self._start_s is None else self._start_s
+        return self._film.origin_s if self._start_s is None else self._start_s
 
     def __enter__(self) -> FilmReader:
         return self
@@ -137,12 +130,16 @@ class FilmReader:
 
     def __iter__(self) -> Iterator[LumaFrame | SidePacket]:
         reading_on_until: Fraction | None = None
+        sound_to_come = self._sound_up_to_the_end()
         for packet in self._packets():
-            if reading_on_until is not None:
-                stamp = packet.dts if packet.dts is not None else packet.pts
-                if stamp is not None and stamp * packet.time_base > reading_on_until:
+            stamp = packet.dts if packet.dts is not None else packet.pts
+            if stamp is not None and self._end_s is not None:
+                if stamp * packet.time_base >= self._end_s:
+                    sound_to_come.discard(packet.stream_index)
+                past = reading_on_until is not None and stamp * packet.time_base > reading_on_until
+                if past and not sound_to_come:
                     break
-            if packet.stream_index != self.info.video_index:
+            if packet.stream_index != self._film.video_index:
                 if self._in_cut(packet):
                     yield SidePacket(packet.stream_index, packet)
             elif reading_on_until is None:
@@ -151,20 +148,45 @@ class FilmReader:
                         reading_on_until = self._end_s + _READ_ON_S
                         break
                     if self._is_wanted(frame.time_s):
-                        self.report.frames += 1
-                        yield frame
+                        yield from self._give(frame)
         if reading_on_until is None:
             for frame in self._drain():
                 if self._is_wanted(frame.time_s):
-                    self.report.frames += 1
-                    yield frame
+                    yield from self._give(frame)
+        yield from self._give(None)
         self._finish(reading_on_until is not None)
+
+    def _sound_up_to_the_end(self) -> set[int]:
+        """Tracks of sound that reach the end of the cut, wherever in the file that part of them lies."""
+        if self._end_s is None:
+            return set()
+        tracks = set()
+        for track in self._container.streams.audio:
+            ends_s = None
+            if track.duration is not None and track.time_base is not None:
+                ends_s = ((track.start_time or 0) + track.duration) * track.time_base
+            if ends_s is None or ends_s >= self._end_s:
+                tracks.add(track.index)
+        return tracks
+
+    def _give(self, frame: LumaFrame | None) -> Iterator[LumaFrame]:
+        """A frame of the cut on its way out, or, with None, what the deinterlacer still holds."""
+        if frame is not None:
+            self.report.frames += 1
+        ready: Iterable[LumaFrame] = [] if frame is None else [frame]
+        if self._deinterlacer is not None:
+            ready = self._deinterlacer.flush() if frame is None else self._deinterlacer.push(frame)
+        for given in ready:
+            self.report.given += 1
+            yield given
+        if frame is None and self._deinterlacer is not None:
+            self.report.deinterlaced = self._deinterlacer.deinterlaced
 
     # Opening and seeking
 
     def _open(self, thread_type: str) -> tuple[InputContainer, VideoStream]:
-        container = open_film(self.info.path)
-        video = container.streams[self.info.video_index]
+        container = open_film(self._film.path)
+        video = container.streams[self._film.video_index]
         assert isinstance(video, VideoStream)
         video.codec_context.thread_type = thread_type
         video.codec_context.thread_count = self._threads
@@ -172,12 +194,12 @@ class FilmReader:
 
     def _seek(self, start_s: Fraction) -> None:
         """Go to a key frame at or before ``start_s``, or stay at the beginning where the file cannot seek."""
-        target = int((start_s - _SEEK_MARGIN_S) / self.info.time_base)
+        target = int((start_s - _SEEK_MARGIN_S) / self._film.time_base)
         try:
             for _ in range(2):  # once to see where it lands, once for real
                 self._container.seek(target, stream=self._video, backward=True)
                 landed = next(self._container.decode(self._video))
-                if landed.pts is None or landed.pts * self.info.time_base > start_s:
+                if landed.pts is None or landed.pts * self._film.time_base > start_s:
                     raise LookupError("landed behind the target")
             self._container.seek(target, stream=self._video, backward=True)
         except (av.error.FFmpegError, LookupError, StopIteration):
@@ -210,24 +232,29 @@ class FilmReader:
                 return
             except av.error.FFmpegError as error:
                 in_a_row += 1
-                self.report.warn(f"{self.info.path.name}: damaged file, parts cannot be read ({in_words(error)})")
+                self.report.warn(f"{self._film.path.name}: damaged file, parts cannot be read ({in_words(error)})")
                 if in_a_row >= _MOST_DEMUX_ERRORS:
                     return
 
     def _decode(self, packet: Packet[Stream] | None) -> Iterator[LumaFrame]:
         if packet is not None and packet.pts is not None and not packet.is_discard:
             self._pending[packet.pts] = None
+            if self._film.times_in_coding_order:
+                heapq.heappush(self._coded_times, packet.pts)
             if len(self._pending) > _MOST_PENDING:
                 del self._pending[next(iter(self._pending))]
+        if packet is not None and self._slices is not None and self._slices.is_damaged(bytes(packet)):
+            self.report.corrupt_frames += 1
+            self.report.warn(f"{self._film.path.name}: some FFV1 slices have wrong checksums; they are concealed")
         try:
             frames = self._video.decode(packet)
         except av.error.EOFError:
             return
         except av.error.MemoryError as error:
-            raise FilmDecodeError(f"{self.info.path}: not enough memory to decode it") from error
+            raise FilmDecodeError(f"{self._film.path}: not enough memory to decode it") from error
         except av.error.FFmpegError as error:
             self.report.undecodable_packets += 1
-            self.report.warn(f"{self.info.path.name}: some packets cannot be decoded ({in_words(error)})")
+            self.report.warn(f"{self._film.path.name}: some packets cannot be decoded ({in_words(error)})")
             return
         for frame in frames:
             if frame.pts is not None:
@@ -253,7 +280,7 @@ class FilmReader:
             return  # counted as missing at the end
         self._pending.clear()
         self.report.undecodable_packets = max(0, self.report.undecodable_packets - len(missing))
-        for packet in [*(p for p in self._packets() if p.stream_index == self.info.video_index), None]:
+        for packet in [*(p for p in self._packets() if p.stream_index == self._film.video_index), None]:
             try:
                 frames = self._video.decode(packet)
             except av.error.EOFError:
@@ -268,20 +295,19 @@ class FilmReader:
     # Frames
 
     def _luma_frame(self, frame: av.VideoFrame) -> LumaFrame:
-        picture, name = self.info.picture, self.info.path.name
+        picture, name = self._film.picture, self._film.path.name
         pts = self._place(frame)
-        if (frame.width, frame.height) != (picture.width_px, picture.height_px):
-            raise FilmDecodeError(
-                f"{self.info.path}: the picture changes from {picture.width_px}x{picture.height_px} to "
-                f"{frame.width}x{frame.height} at {float(pts * self.info.time_base):.2f} s; "
-                "split the film there and colourise the parts"
-            )
+        changed = (frame.width, frame.height) != (picture.width_px, picture.height_px)
+        if changed:
+            self._note_other_size(frame, pts)
         try:
             if frame.format.name != picture.pix_fmt:
                 frame = self._same_format(frame)
             luma = luma_plane(frame, picture.matrix)
+            if changed:
+                luma = fit_luma(luma, self._video.codec_context.sample_aspect_ratio or Fraction(1), picture)
         except (UnusablePixelFormatError, av.error.FFmpegError) as error:
-            raise FilmDecodeError(f"{self.info.path}: its picture cannot be used ({error})") from error
+            raise FilmDecodeError(f"{self._film.path}: its picture cannot be used ({error})") from error
         if self._last_pts is None and self._start_s is None:
             self._count_undecodable_beginning(pts)
         if frame.is_corrupt:
@@ -293,10 +319,29 @@ class FilmReader:
         return LumaFrame(
             luma=luma,
             pts_ticks=pts,
-            time_base=self.info.time_base,
+            time_base=self._film.time_base,
             duration_ticks=duration,
             is_corrupt=frame.is_corrupt,
+            top_field_first=self._top_field_first(frame),
         )
+
+    def _top_field_first(self, frame: av.VideoFrame) -> bool | None:
+        """None for a progressive frame. Codecs that do not mark their frames leave it to the container."""
+        if frame.interlaced_frame:
+            return self._field_order.top_field_first(frame)
+        return self._film.picture.top_field_first if self._film.picture.marked_by_container else None
+
+    def _note_other_size(self, frame: av.VideoFrame, pts: int) -> None:
+        picture = self._film.picture
+        at = (
+            f"the picture changes from {picture.width_px}x{picture.height_px} to {frame.width}x{frame.height} "
+            f"at {float(pts * self._film.time_base):.2f} s"
+        )
+        if not self._resize:
+            raise FilmDecodeError(f"{self._film.path}: {at}; split the film there and colourise the parts")
+        self.report.resized_frames += 1
+        if self.report.resized_frames == 1:
+            self.report.warn(f"{self._film.path.name}: {at}; frames of another size are scaled to the first one's")
 
     def _count_undecodable_beginning(self, first_pts: int) -> None:
         """Packets that came before the first frame's and gave none: the film begins without a key frame."""
@@ -304,37 +349,40 @@ class FilmReader:
         if lost:
             self.report.undecodable_packets += len(lost)
             self.report.warn(
-                f"{self.info.path.name}: begins without a key frame; its first {len(lost)} pictures cannot be decoded"
+                f"{self._film.path.name}: begins without a key frame; its first {len(lost)} pictures cannot be decoded"
             )
 
     def _same_format(self, frame: av.VideoFrame) -> av.VideoFrame:
         """A frame whose format changed in mid-stream, in the film's own unless its luma is the same kind anyway."""
-        picture = self.info.picture
+        picture = self._film.picture
         now, then = pixel_format(frame.format.name), picture.format
         same_range = now.full_range_untagged == then.full_range_untagged
         if now.bit_depth == then.bit_depth and same_range and now.is_rgb == then.is_rgb:
             return frame
         self.report.warn(
-            f"{self.info.path.name}: the pixel format changes in mid-film ({then.name} to {now.name}); converted"
+            f"{self._film.path.name}: the pixel format changes in mid-film ({then.name} to {now.name}); converted"
         )
         return frame.reformat(format=picture.pix_fmt)
 
     def _nominal_ticks(self) -> int:
-        rate = self.info.average_rate or Fraction(25)
-        return max(1, round(1 / rate / self.info.time_base))
+        rate = self._film.average_rate or Fraction(25)
+        return max(1, round(1 / rate / self._film.time_base))
 
     def _place(self, frame: av.VideoFrame) -> int:
         """The frame's presentation time in ticks, always later than the frame's before."""
-        name = self.info.path.name
+        name = self._film.path.name
         pts = frame.pts if frame.pts is not None else frame.dts
+        if self._film.times_in_coding_order and self._coded_times:
+            pts = heapq.heappop(self._coded_times)  # the earliest of the packets that went in is shown next
+            self.report.warn(f"{name}: its times are in coding order; frames are placed in the order they are shown")
         if pts is None:
             self.report.warn(f"{name}: some frames carry no time; placed by the frame rate")
-            return self._last_end if self._last_end is not None else self.info.first_pts_ticks
+            return self._last_end if self._last_end is not None else self._film.first_pts_ticks
         pts += self._shift_ticks
         if self._last_pts is None or pts > self._last_pts:
             return pts
         self.report.moved_timestamps += 1
-        if (self._last_pts - pts) * self.info.time_base > _CLOCK_JUMP_S and self._last_end is not None:
+        if (self._last_pts - pts) * self._film.time_base > _CLOCK_JUMP_S and self._last_end is not None:
             self._shift_ticks += self._last_end - pts
             self.report.warn(f"{name}: the film's clock jumps back; the picture goes on without a gap")
             return self._last_end
@@ -342,7 +390,7 @@ class FilmReader:
         return self._last_pts + 1
 
     def _finish(self, was_cut: bool) -> None:
-        report, info = self.report, self.info
+        report, info = self.report, self._film
         if not report.frames:
             if self._start_s is not None or self._end_s is not None:
                 length = "" if info.duration_s is None else f"; the film is {info.duration_s:.3f} s long"

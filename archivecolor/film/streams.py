@@ -1,20 +1,25 @@
-"""Carrying the source's other streams into an output: which ones a container can hold, and how they are added."""
+"""Carrying the source's other streams into an output: which ones a container can hold, as they are or converted."""
 
 from __future__ import annotations
 
 import io
 import mimetypes
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Final
 
 import av
 import av.error
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.stream import AttachmentStream, Stream
 
 from archivecolor.errors import FilmEncodeError
 from archivecolor.film.opening import codec_name, in_words, readable
 from archivecolor.film.probe import FilmInfo
+from archivecolor.film.sound import SoundConverter, SoundTarget, configure_sound, is_better_converted, sound_target
+from archivecolor.film.subtitles import SubtitleConverter, subtitle_target
 
 # Containers of one family hold each other's private data tracks.
 _FAMILIES: Final = ({"mov", "mp4", "ipod", "3gp"}, {"matroska", "webm"}, {"mpegts"}, {"mxf"})
@@ -40,6 +45,30 @@ class LeftOut:
     reason: str
 
 
+@dataclass(frozen=True)
+class Converted:
+    """A stream of the source that the output holds in another form: sound encoded again, subtitles as other text."""
+
+    index: int
+    kind: str
+    codec: str
+    target: SoundTarget | str
+
+    @property
+    def in_words(self) -> str:
+        """What it becomes."""
+        return self.target if isinstance(self.target, str) else self.target.in_words
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """What becomes of each stream beside the picture; ``kept`` are the indices of those copied packet for packet."""
+
+    kept: tuple[int, ...]
+    converted: tuple[Converted, ...]
+    left_out: tuple[LeftOut, ...]
+
+
 def add_side_stream(output: OutputContainer, source: InputContainer, stream: Stream) -> Stream | None:
     """Add a stream to ``output`` that will take ``stream``'s packets as they are.
 
@@ -62,12 +91,36 @@ def add_side_stream(output: OutputContainer, source: InputContainer, stream: Str
         output.add_attachment(f"cover.{extension}", kind, bytes(picture))
         return None
     added: Stream = output.add_stream_from_template(stream, opaque=True)
-    added.metadata.update(carried_tags(stream))
+    _carry_tags(added, output, stream, re_encoded=False)
+    return added
+
+
+def add_converter(
+    output: OutputContainer, stream: Stream, target: SoundTarget | str, offset_s: Fraction
+) -> tuple[Stream, SoundConverter | SubtitleConverter]:
+    """Add a stream to ``output`` for what ``stream`` becomes, and what its packets have to go through."""
+    converter: SoundConverter | SubtitleConverter
+    if isinstance(target, str):
+        converter = SubtitleConverter(stream, output, target, offset_s)
+        added = converter.stream
+    else:
+        sound: Any = output.add_stream(target.encoder, rate=target.rate_hz)
+        assert isinstance(sound, AudioStream) and isinstance(sound.codec_context, AudioCodecContext)
+        assert isinstance(stream, AudioStream)
+        configure_sound(sound.codec_context, target)
+        sound.time_base = Fraction(1, target.rate_hz)
+        converter = SoundConverter(stream, sound, target, offset_s)
+        added = sound
+    _carry_tags(added, output, stream, re_encoded=True)
+    return added, converter
+
+
+def _carry_tags(added: Stream, output: OutputContainer, stream: Stream, *, re_encoded: bool) -> None:
+    added.metadata.update(carried_tags(stream, re_encoded))
     added.disposition = stream.disposition
     language = stream.metadata.get("language")
     if output.format.name == "mov" and language in _QUICKTIME_LANGUAGES:
         added.metadata["language"] = _QUICKTIME_LANGUAGES[language]
-    return added
 
 
 def carried_tags(stream: Stream, re_encoded: bool = False) -> dict[str, str]:
@@ -102,14 +155,14 @@ def _abandon(output: OutputContainer) -> None:
         return  # a trial without packets need not end well
 
 
-def plan_streams(
-    info: FilmInfo, source: InputContainer, format_name: str
-) -> tuple[tuple[int, ...], tuple[LeftOut, ...]]:
-    """Which of the source's other streams are copied, and which are left out and why.
+def plan_streams(info: FilmInfo, source: InputContainer, format_name: str) -> StreamPlan:
+    """Which of the source's other streams are copied, which converted, and which are left out and why.
 
-    Raises `FilmEncodeError` for sound that the container cannot hold: a film never loses its sound silently.
+    Raises `FilmEncodeError` for sound that the container cannot hold and that cannot be decoded either: a film never
+    loses its sound silently.
     """
     kept: list[int] = []
+    converted: list[Converted] = []
     left_out: list[LeftOut] = []
     for stream in source.streams:
         if stream.index == info.video_index:
@@ -117,21 +170,26 @@ def plan_streams(
         described = info.streams[stream.index] if stream.index < len(info.streams) else None
         kind = described.kind if described else stream.type
         codec = codec_name(stream)
-        reason = _why_not_data(info, stream, codec, format_name) if kind == "data" else None
-        if reason is None:
-            refusal = holds(format_name, source, stream)
-            if refusal is not None and kind == "audio":
-                others = [ext for ext, name in _SOUND_HOLDERS.items() if holds(name, source, stream) is None]
-                remedy = f"; write {' or '.join(others)} instead" if others else ""
-                raise FilmEncodeError(f"{info.path}: its {codec} sound does not fit into {format_name}{remedy}")
-            if refusal is not None:
-                remedy = "" if format_name == "matroska" else _remedy(source, stream)
-                reason = f"{format_name} cannot hold it{remedy}"
-        if reason is None:
-            kept.append(stream.index)
-        else:
+        if kind == "data" and (reason := _why_not_data(info, stream, codec, format_name)) is not None:
             left_out.append(LeftOut(stream.index, kind, codec, reason))
-    return tuple(kept), tuple(left_out)
+        elif not is_better_converted(codec, format_name) and holds(format_name, source, stream) is None:
+            kept.append(stream.index)
+        elif (target := _target(stream, kind, format_name)) is not None:
+            converted.append(Converted(stream.index, kind, codec, target))
+        elif kind == "audio":
+            others = [ext for ext, name in _SOUND_HOLDERS.items() if holds(name, source, stream) is None]
+            remedy = f"; write {' or '.join(others)} instead" if others else ""
+            raise FilmEncodeError(f"{info.path}: its {codec} sound does not fit into {format_name}{remedy}")
+        else:
+            remedy = "" if format_name == "matroska" else _remedy(source, stream)
+            left_out.append(LeftOut(stream.index, kind, codec, f"{format_name} cannot hold it{remedy}"))
+    return StreamPlan(tuple(kept), tuple(converted), tuple(left_out))
+
+
+def _target(stream: Stream, kind: str, format_name: str) -> SoundTarget | str | None:
+    if kind == "audio":
+        return sound_target(stream, format_name)
+    return subtitle_target(stream, format_name) if kind == "subtitle" else None
 
 
 def _remedy(source: InputContainer, stream: Stream) -> str:

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 import av
 import av.error
 import numpy as np
 import numpy.typing as npt
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from archivecolor.errors import FilmEncodeError
+from archivecolor.film.field_order import FieldMarker
+from archivecolor.film.frames import SidePacket
 from archivecolor.film.matroska import LayoutError, display_size, set_display_size
 from archivecolor.film.opening import in_words, open_film
 from archivecolor.film.pixels import plane_view
 from archivecolor.film.probe import FilmInfo
 from archivecolor.film.profiles import OutputPlan, configure
-from archivecolor.film.reader import SidePacket
-from archivecolor.film.streams import add_side_stream, carried_metadata, carried_tags, copy_chapters
+from archivecolor.film.sound import SoundConverter
+from archivecolor.film.streams import add_converter, add_side_stream, carried_metadata, carried_tags, copy_chapters
+from archivecolor.film.subtitles import SubtitleConverter
+from archivecolor.film.timecode import later_timecode
 
 log = logging.getLogger(__name__)
 
+_TS_NONSTRICT: Final = 0x20000  # AVFMT_TS_NONSTRICT: packets of a stream may share a tick, as short ones do in Matroska
 # Tags that each container has a place for; any other needs the general (mdta) form of their metadata.
 _QUICKTIME_TAGS: Final = {
     "title", "artist", "genre", "date", "comment", "album", "copyright", "creation_time", "timecode", "encoder",
@@ -66,11 +73,20 @@ class FilmWriter:
         self.offset_s = Fraction(offset_s)
         self.frames = 0
         self.warnings: list[str] = []
+        self.packets: Counter[int] = Counter()  # by stream index of the output
         self._durations: dict[int, int] = {}
         self._last_dts: dict[int, int] = {}
         self._ends: dict[int, int] = {}
         self._side: dict[int, Stream] = {}
+        self._converters: dict[int, SoundConverter | SubtitleConverter] = {}
+        self._source: InputContainer | None = None  # stays open while its decoders are needed for conversions
         self._closed = False
+        self._marker: FieldMarker | None = None
+        if plan.interlaced:
+            first = info.picture.top_field_first is not False
+            self._marker = FieldMarker(
+                plan.pix_fmt, info.picture.width_px, info.picture.height_px, top_field_first=first
+            )
         try:
             self._output = self._open(extra_metadata or {})
         except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -78,20 +94,17 @@ class FilmWriter:
 
     def _open(self, extra_metadata: dict[str, str]) -> OutputContainer:
         info, plan = self.info, self.plan
-        with open_film(info.path) as source:
-            tags = {**carried_metadata(source), **extra_metadata}
+        if info.files:
+            return self._open_for_sequence(extra_metadata)
+        converted = {entry.index: entry.target for entry in plan.converted}
+        source = open_film(info.path)
+        try:
+            tags = {**self._with_later_timecode(carried_metadata(source)), **extra_metadata}
             options = dict(plan.container_options)
             known = {"mp4": _MP4_TAGS, "mov": _QUICKTIME_TAGS}.get(plan.format_name)
             if known is not None and not {key.lower() for key in tags} <= known:
                 options["movflags"] += "+use_metadata_tags"
-            output = av.open(
-                f"file:{self.path}",
-                "w",
-                format=plan.format_name,
-                container_options=options,
-                metadata_errors="surrogateescape",
-            )
-            output.metadata.update(tags)
+            output = self._create(options, tags)
             for stream in source.streams:
                 if stream.index == info.video_index:
                     self._video = self._add_picture(output, stream)
@@ -100,11 +113,36 @@ class FilmWriter:
                     added = add_side_stream(output, source, stream)
                     if added is not None:
                         self._side[stream.index] = added
+                elif stream.index in converted:
+                    added, converter = add_converter(output, stream, converted[stream.index], self.offset_s)
+                    self._side[stream.index], self._converters[stream.index] = added, converter
+                    self._source = source
             copy_chapters(source, output, self.offset_s)
             output.start_encoding()
+        finally:
+            if self._source is None:
+                source.close()
         return output
 
-    def _add_picture(self, output: OutputContainer, source: Stream) -> VideoStream:
+    def _open_for_sequence(self, tags: dict[str, str]) -> OutputContainer:
+        """Numbered files have neither streams nor tags to bring along."""
+        output = self._create(self.plan.container_options, tags)
+        self._video, self._track_number = self._add_picture(output, None), 1
+        output.start_encoding()
+        return output
+
+    def _create(self, options: dict[str, str], tags: dict[str, str]) -> OutputContainer:
+        output = av.open(
+            f"file:{self.path}",
+            "w",
+            format=self.plan.format_name,
+            container_options=options,
+            metadata_errors="surrogateescape",
+        )
+        output.metadata.update(tags)
+        return output
+
+    def _add_picture(self, output: OutputContainer, source: Stream | None) -> VideoStream:
         added = output.add_stream(self.plan.encoder, rate=self.info.average_rate or Fraction(25))
         assert isinstance(added, VideoStream)
         context = added.codec_context
@@ -113,9 +151,23 @@ class FilmWriter:
         added.time_base = self.info.time_base
         if self.info.picture.display_matrix is not None:
             added.set_display_matrix(self.info.picture.display_matrix)
-        added.metadata.update(carried_tags(source, re_encoded=True))
-        added.disposition = source.disposition
+        if source is not None:
+            added.metadata.update(self._with_later_timecode(carried_tags(source, re_encoded=True)))
+            added.disposition = source.disposition
         return added
+
+    def _with_later_timecode(self, tags: dict[str, str]) -> dict[str, str]:
+        """Tags whose time code is that of the first frame of the cut."""
+        skipped_s = self.offset_s - self.info.first_pts_ticks * self.info.time_base
+        rate = self.info.average_rate or Fraction(25)
+        if skipped_s <= 0:
+            return tags
+        later = {
+            key: later_timecode(value, round(skipped_s * rate), rate)
+            for key, value in tags.items()
+            if key.lower() == "timecode"
+        }
+        return tags | {key: value for key, value in later.items() if value is not None}
 
     def __enter__(self) -> FilmWriter:
         return self
@@ -158,7 +210,7 @@ class FilmWriter:
         rate = self.info.average_rate or Fraction(25)
         self._durations[frame.pts] = max(1, round((duration_ticks * time_base if duration_ticks else 1 / rate) / base))
         try:
-            self._mux(self._video.encode(frame))
+            self._mux(self._video.encode(frame if self._marker is None else self._marker(frame)))
         except (av.error.FFmpegError, OSError) as error:
             raise self._failure(error) from error
         self.frames += 1
@@ -170,9 +222,13 @@ class FilmWriter:
             self._output.mux(packet)
 
     def copy(self, side: SidePacket) -> None:
-        """Copy a packet of another stream; those of streams that the plan leaves out are ignored."""
+        """Copy or convert a packet of another stream; those of streams that the plan leaves out are ignored."""
         stream = self._side.get(side.stream_index)
         if stream is None:
+            return
+        converter = self._converters.get(side.stream_index)
+        if converter is not None:
+            self._mux_all(converter.convert(side.packet))
             return
         packet = side.packet
         base = packet.time_base
@@ -184,21 +240,44 @@ class FilmWriter:
             pts = dts = self._ends.get(index, shift)
             self._warn(f"some packets of stream {index} carry no time; placed behind the ones before")
         last = self._last_dts.get(index)
-        if last is not None and dts <= last:
-            if (last - dts) * base > 1:  # a new clock: go on where the old one ended
-                dts = self._ends[index]
-            else:
-                dts = last + 1
+        earliest = None if last is None else last + (not self._output.format.flags & _TS_NONSTRICT)
+        if earliest is not None and last is not None and dts < earliest:
+            # A new clock goes on where the old one ended.
+            dts = self._ends[index] if (last - dts) * base > 1 else earliest
             pts = max(pts, dts)
             self._warn(f"some packets of stream {index} go back in time; moved behind the ones before")
         self._last_dts[index] = dts
         self._ends[index] = dts + max(1, packet.duration or 1)
         packet.pts, packet.dts = pts - shift, dts - shift
         packet.stream = stream
+        self._mux_all([packet])
+
+    def _mux_all(self, packets: Iterable[Packet[Any]]) -> None:
         try:
-            self._output.mux(packet)
+            for packet in packets:
+                self.packets[packet.stream_index] += 1
+                self._output.mux(packet)
         except (av.error.FFmpegError, OSError) as error:
             raise self._failure(error) from error
+
+    def stream_map(self) -> list[dict[str, Any]]:
+        """What became of each stream of the source, ready for JSON; ``packets`` are those in the output."""
+        became = {self.info.video_index: ("coloured", self.plan.encoder)}
+        became |= dict.fromkeys(self.plan.kept, ("copied", ""))
+        became |= {entry.index: ("converted", entry.in_words) for entry in self.plan.converted}
+        became |= {entry.index: ("left out", entry.reason) for entry in self.plan.left_out}
+        streams: list[dict[str, Any]] = []
+        for stream in self.info.streams:
+            action, detail = became.get(stream.index, ("left out", ""))
+            described = {"kind": stream.kind, "codec": stream.codec, "language": stream.language, "action": action}
+            entry = {"source_index": stream.index, **described, "detail": detail, "output_index": None}
+            side = self._side.get(stream.index)
+            if stream.index == self.info.video_index:
+                entry["output_index"] = self._video.index
+            elif side is not None:
+                entry |= {"output_index": side.index, "packets": self.packets[side.index]}
+            streams.append(entry)
+        return streams
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:
@@ -212,11 +291,15 @@ class FilmWriter:
         self._closed = True
         try:
             self._mux(self._video.encode(None))
-        except (av.error.FFmpegError, OSError) as error:
+            for converter in self._converters.values():
+                self._mux_all(converter.finish())
+                for text in converter.warnings:
+                    self._warn(text)
+        except (av.error.FFmpegError, OSError, FilmEncodeError) as error:
             self._give_up()
             raise self._failure(error) from error
         try:
-            self._output.close()
+            self._close_files()
             self._record_aspect()
         except (av.error.FFmpegError, OSError) as error:
             raise self._failure(error) from error
@@ -239,13 +322,20 @@ class FilmWriter:
             self._closed = True
             self._give_up()
 
+    def _close_files(self) -> None:
+        if self._source is not None:
+            self._source.close()
+        self._output.close()
+
     def _give_up(self) -> None:
         try:
-            self._output.close()
+            self._close_files()
         except (av.error.FFmpegError, OSError) as error:
             log.debug("closing the unfinished %s: %s", self.path, error)
 
     def _failure(self, error: Exception) -> FilmEncodeError:
+        if isinstance(error, FilmEncodeError):
+            return error
         number = getattr(error, "errno", None)
         words = in_words(error)
         remedy = {28: "; free some space and run again", 13: "; choose another folder", 30: "; choose another folder"}

@@ -29,15 +29,22 @@ def refused(tmp_path, name, clip=None, **settings):
     [
         ("b.mp4", {}, ("mp4", "libx264", "yuv420p")),
         ("b.M4V", {}, ("mp4", "libx264", "yuv420p")),
-        ("b.mov", {}, ("mov", "libx264", "yuv420p")),
-        ("b.mkv", {}, ("matroska", "libx264", "yuv420p")),
+        ("b.mov", {}, ("mov", "prores_ks", "yuv422p10le")),
+        ("b.mkv", {}, ("matroska", "ffv1", "yuv420p")),
+        ("b.mkv", {"profile": "access"}, ("matroska", "libx264", "yuv420p")),
+        ("b.mov", {"profile": "access"}, ("mov", "libx264", "yuv420p")),
+        ("b.mkv", {"profile": "mezzanine"}, ("matroska", "prores_ks", "yuv422p10le")),
+        ("b.mkv", {"profile": "preservation"}, ("matroska", "ffv1", "yuv420p")),
+        ("b.mov", {"profile": "hevc"}, ("mov", "libx265", "yuv420p")),
+        ("b.mp4", {"profile": "av1"}, ("mp4", "libsvtav1", "yuv420p")),
+        ("b.mp4", {"profile": "hevc", "codec": "h264"}, ("mp4", "libx264", "yuv420p")),
         ("b.webm", {}, ("webm", "libvpx-vp9", "yuv420p")),
-        ("b.part", {"container": ".mkv"}, ("matroska", "libx264", "yuv420p")),
+        ("b.part", {"container": ".mkv"}, ("matroska", "ffv1", "yuv420p")),
         ("b.mov", {"codec": "prores"}, ("mov", "prores_ks", "yuv422p10le")),
         ("b.mp4", {"codec": "h265"}, ("mp4", "libx265", "yuv420p")),
         ("b.mkv", {"codec": "AV1"}, ("matroska", "libsvtav1", "yuv420p")),
         ("b.mkv", {"codec": "ffv1"}, ("matroska", "ffv1", "yuv420p")),
-        ("b.mkv", {"pix_fmt": "yuv422p10le"}, ("matroska", "libx264", "yuv422p10le")),
+        ("b.mp4", {"pix_fmt": "yuv422p10le"}, ("mp4", "libx264", "yuv422p10le")),
     ],
 )
 def test_container_encoder_and_pixel_format(tmp_path, name, settings, expected):
@@ -53,14 +60,14 @@ def test_ffv1_is_what_archives_ask_for(tmp_path):
 @pytest.mark.parametrize(
     ("pix_fmt", "settings", "expected"),
     [
-        ("yuv420p10le", {}, "yuv420p"),
+        ("yuv420p10le", {"codec": "h264"}, "yuv420p"),
         ("yuv420p10le", {"keep_luma": True}, "yuv420p10le"),
         ("yuv420p10le", {"codec": "hevc"}, "yuv420p10le"),
         ("yuv422p12le", {"codec": "hevc"}, "yuv420p10le"),
         ("yuv422p12le", {"codec": "hevc", "keep_luma": True}, "yuv420p12le"),
         ("yuv422p12le", {"codec": "ffv1"}, "yuv422p12le"),
         ("gray10le", {"codec": "ffv1"}, "yuv420p10le"),
-        ("yuv422p10le", {"crf": 0}, "yuv422p10le"),
+        ("yuv422p10le", {"codec": "h264", "crf": 0}, "yuv422p10le"),
     ],
 )
 def test_depth(tmp_path, pix_fmt, settings, expected):
@@ -93,6 +100,9 @@ def test_what_does_not_fit_is_refused_naming_what_would(tmp_path):
     assert ".mov" in refused(tmp_path, "b.webm", codec="prores")
     assert "yuv420p10le" in refused(tmp_path, "b.mp4", pix_fmt="gray")
     assert "yuv422p10le" in refused(tmp_path, "b.mov", codec="prores", pix_fmt="yuv420p")
+    assert "preservation" in refused(tmp_path, "b.mp4", profile="nonsense")
+    assert ".mkv" in refused(tmp_path, "b.mp4", profile="preservation")
+    assert ".mov" in refused(tmp_path, "b.mp4", profile="mezzanine")
     assert "no pixel format" in refused(tmp_path, "b.mp4", pix_fmt="nonsense")
     assert "no crf" in refused(tmp_path, "b.mkv", codec="ffv1", crf=20)
     assert "no presets" in refused(tmp_path, "b.mkv", codec="ffv1", preset="slow")
@@ -102,10 +112,13 @@ def test_what_does_not_fit_is_refused_naming_what_would(tmp_path):
     assert "16" in refused(tmp_path, "b.mkv", deep, codec="ffv1", pix_fmt="yuv420p10le", keep_luma=True)
 
 
-def test_sound_that_does_not_fit_is_refused_never_dropped(tmp_path):
-    text = refused(tmp_path, "b.webm", {"sound": "aac"})
-    assert "aac" in text and ".mkv" in text and ".mov" in text
+def test_sound_that_does_not_fit_is_converted_and_said(tmp_path):
+    plan = planned(tmp_path, "b.webm", {"sound": "aac"})
+    assert [(c.index, c.codec, c.in_words) for c in plan.converted] == [(1, "aac", "Opus, which is lossy")]
     assert planned(tmp_path, "b.mp4", {"sound": "aac", "sound_tracks": 2}).kept == (1, 2)
+    pcm = planned(tmp_path, "b.mp4", {"sound": "pcm_s16le"})
+    assert [c.in_words for c in pcm.converted] == ["ALAC, 16 bit, without loss"] and not pcm.kept
+    assert planned(tmp_path, "b.mov", {"sound": "pcm_s16le"}).kept == (1,)
 
 
 def test_planning_refuses_hdr(tmp_path):
@@ -119,7 +132,12 @@ def test_odd_sizes_are_said(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("a.mp4", ".mp4"), ("a.MOV", ".mov"), ("a.mkv", ".mkv"), ("a.avi", ".mkv"), ("a.ts", ".mkv")]
-)
-def test_default_extension(name, expected):
-    assert default_extension(Path(name)) == expected
+    ("name", "profile", "expected"),
+    [
+        ("a.mp4", None, ".mp4"), ("a.MOV", None, ".mov"), ("a.mkv", None, ".mkv"), ("a.avi", None, ".mkv"),
+        ("a.ts", None, ".mkv"), ("a.avi", "access", ".mp4"), ("a.mp4", "preservation", ".mkv"),
+        ("a.mp4", "mezzanine", ".mov"), ("a.mkv", "mezzanine", ".mkv"), ("a.mov", "av1", ".mp4"),
+    ],
+)  # fmt: skip
+def test_default_extension(name, profile, expected):
+    assert default_extension(Path(name), profile) == expected

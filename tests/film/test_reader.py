@@ -141,13 +141,35 @@ def test_a_truncated_film_gives_what_is_there_and_says_so(tmp_path):
     assert any("missing" in text for text in reader.report.warnings)
 
 
-def test_a_change_of_size_is_refused_in_one_line(tmp_path):
+def test_a_change_of_size_is_scaled_or_refused_in_one_line(tmp_path):
     for name, size in (("a.ts", (64, 48)), ("b.ts", (96, 64))):
         make_clip(tmp_path / name, size=size, frames=30, options={"preset": "ultrafast"})
     (tmp_path / "both.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    reader, frames, _ = read(tmp_path / "both.ts")
+    assert len(frames) == 60 and {frame.luma.shape for frame in frames} == {(48, 64)}
+    assert reader.report.resized_frames == 30
+    assert any("from 64x48 to 96x64" in text for text in reader.report.warnings)
+    assert frames[-1].luma[0].max() == 16 and frames[-1].luma[24].max() > 200  # 96x64 is wider: bars above and below
     with pytest.raises(FilmDecodeError, match="from 64x48 to 96x64") as error:
-        read(tmp_path / "both.ts")
+        read(tmp_path / "both.ts", resize=False)
     assert "\n" not in str(error.value)
+
+
+def test_a_cut_has_all_its_sound_where_that_lies_later_in_the_file(tmp_path):
+    clip = make_clip(tmp_path / "a.mkv", frames=250, sound="pcm_s16le")
+    with (
+        av.open(str(clip.path)) as source,
+        av.open(str(tmp_path / "b.mkv"), "w", container_options={"max_interleave_delta": "1"}) as output,
+    ):
+        streams = {s.index: output.add_stream_from_template(s) for s in source.streams}
+        packets = [packet for packet in source.demux() if packet.size]
+        output.start_encoding()
+        for packet in sorted(packets, key=lambda p: p.dts * p.time_base + 8 * (p.stream.type == "audio")):
+            packet.stream = streams[packet.stream_index]
+            output.mux_one(packet)
+    _, _, sound = read(tmp_path / "b.mkv", start_s=1, end_s=2)
+    times = [packet.packet.pts * packet.packet.time_base for packet in sound]
+    assert times[0] < 1.03 and times[-1] > 1.97 and len(sound) == pytest.approx(47, abs=1)
 
 
 def test_a_transport_stream_has_an_origin(tmp_path):
@@ -174,3 +196,13 @@ def test_what_pyav_alone_reads_is_what_the_reader_gives(tmp_path):
     _, frames, _ = read(clip.path)
     assert [f.time_s for f in frames] == alone.times_s
     assert all(np.array_equal(f.luma, luma) for f, luma in zip(frames, alone.luma, strict=True))
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mxf"])
+def test_times_in_coding_order_are_put_right(tmp_path, name):
+    clip = make_clip(tmp_path / name, frames=25, size=(160, 120), options={"bf": "3", "qp": "0", "preset": "veryfast"})
+    reader, frames, _ = read(tmp_path / name)
+    begin = frames[0].time_s
+    assert [frame.time_s - begin for frame in frames] == [Fraction(n, 25) for n in range(25)]
+    assert all(np.array_equal(frame.luma, luma) for frame, luma in zip(frames, clip.luma, strict=True))
+    assert reader.report.moved_timestamps == 0

@@ -14,7 +14,7 @@ from archivecolor.film import FilmReader, FilmWriter, OutputSettings, SidePacket
 from archivecolor.film.matroska import display_size
 from tests.clips import fill_plane, luma_frame, make_clip, picture, read_back
 
-X264 = OutputSettings(preset="ultrafast")
+X264 = OutputSettings("h264", preset="ultrafast")
 FFV1 = OutputSettings(codec="ffv1", keep_luma=True)
 
 
@@ -94,7 +94,9 @@ def test_everything_about_a_film_survives(tmp_path, suffix):
 )
 def test_every_frame_at_its_own_time(tmp_path, suffix, time_base, pts):
     clip = make_clip(tmp_path / "a.mov", time_base=time_base, pts=pts, options={"bf": "2", "crf": "20"})
-    settings = OutputSettings() if suffix == ".webm" else OutputSettings(preset="veryfast")  # veryfast has B-frames
+    settings = (
+        OutputSettings() if suffix == ".webm" else OutputSettings("h264", preset="veryfast")
+    )  # veryfast has B-frames
     through(clip.path, tmp_path / f"b{suffix}", settings)
     assert_same_times(clip.path, tmp_path / f"b{suffix}")
 

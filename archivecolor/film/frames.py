@@ -1,0 +1,42 @@
+"""What a reader gives: frames of luma, and the packets of the other streams between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from av.packet import Packet
+from av.stream import Stream
+
+from archivecolor.film.pixels import Plane
+
+
+@dataclass(frozen=True, slots=True)
+class LumaFrame:
+    """One decoded frame.
+
+    ``luma`` is (H, W), uint8 or uint16 in the machine's byte order, code values of the film's bit depth; usually
+    a view of the decoder's memory, so treat it as read-only. The frame is shown at ``pts_ticks * time_base`` seconds
+    on the source's clock, for ``duration_ticks`` (None when the file does not say). ``top_field_first`` is None for a
+    progressive frame.
+    """
+
+    luma: Plane
+    pts_ticks: int
+    time_base: Fraction
+    duration_ticks: int | None
+    is_corrupt: bool
+    top_field_first: bool | None = None
+
+    @property
+    def time_s(self) -> Fraction:
+        """Presentation time on the source's clock."""
+        return self.pts_ticks * self.time_base
+
+
+@dataclass(frozen=True, slots=True)
+class SidePacket:
+    """A packet of another stream of the source (sound, subtitles, ...), to be copied as it is."""
+
+    stream_index: int
+    packet: Packet[Stream]

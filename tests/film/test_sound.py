@@ -1,0 +1,103 @@
+"""Sound that a container cannot hold: converted sample for sample, in step with the picture."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from archivecolor.film import OutputSettings
+from tests.clips import luma_frame, picture
+from tests.film.test_writer import through
+
+RATE = 48000
+
+
+def noise(samples: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-20000, 20000, samples).astype(np.int16)
+
+
+def clip(path: Path, sound: np.ndarray, codec: str, starts: list[int], rate: int = RATE) -> None:
+    """A second of picture, and ``sound`` in packets of 1000 samples that begin at ``starts``."""
+    with av.open(str(path), "w") as output:
+        video = output.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        track: Any = output.add_stream(codec, rate=rate)
+        track.layout = "mono"
+        track.metadata["language"] = "eng"
+        for number in range(25):
+            frame = luma_frame(picture(number, 64, 48), "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+        for number, start in enumerate(starts):
+            part = sound[number * 1000 : number * 1000 + 1000]
+            fmt = track.format.name
+            values = part if fmt == "s16" else (part.astype(np.int32) << 16)
+            frame = av.AudioFrame.from_ndarray(values[None], format=fmt, layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+            output.mux(track.encode(frame))
+        output.mux(track.encode(None))
+
+
+def heard(path: Path) -> tuple[str, str | None, np.ndarray]:
+    """Codec, language, and the samples laid out on the film's clock from zero."""
+    with av.open(str(path)) as source:
+        track = source.streams.audio[0]
+        line = np.zeros(4 * RATE, np.float64)
+        for frame in source.decode(track):
+            values: Any = frame.to_ndarray()
+            scale = {"s16": 1, "s32": 1 << 16, "flt": 1 / 32768}[frame.format.name.removesuffix("p")]
+            at = round(frame.pts * frame.time_base * track.rate)
+            line[at : at + frame.samples] = values[0] / scale
+        return track.codec_context.name, track.language, line
+
+
+@pytest.mark.parametrize(
+    ("source", "codec", "target", "expected"),
+    [
+        ("a.mkv", "pcm_s16le", "b.mp4", "alac"),
+        ("a.mov", "pcm_s24le", "b.mp4", "alac"),
+        ("a.mkv", "flac", "b.mov", "pcm_s16le"),
+    ],
+)
+def test_every_sample_at_its_own_time(tmp_path, source, codec, target, expected):
+    sound = noise(40_000)
+    starts = [4800 + 1000 * n for n in range(40)]
+    clip(tmp_path / source, sound, codec, starts)
+    plan, writer = through(tmp_path / source, tmp_path / target, OutputSettings("h264", preset="ultrafast"))
+    assert not plan.kept and len(plan.converted) == 1 and "without loss" in plan.converted[0].in_words
+    assert not writer.warnings
+    name, language, line = heard(tmp_path / target)
+    assert name == expected and language == "eng"
+    tick = 48 if target.endswith(".mkv") else 0  # Matroska counts milliseconds
+    begins = int(np.flatnonzero(line)[0])
+    wanted = int(np.flatnonzero(sound)[0]) + 4800
+    assert abs(begins - wanted) <= tick
+    start = begins - wanted + 4800
+    assert np.array_equal(line[start : start + 40_000], sound)
+
+
+def test_a_gap_becomes_silence_of_its_length(tmp_path):
+    sound = noise(20_000)
+    starts = [1000 * n for n in range(10)] + [20_160 + 1000 * n for n in range(10)]
+    clip(tmp_path / "a.mkv", sound, "pcm_s16le", starts)
+    _, writer = through(tmp_path / "a.mkv", tmp_path / "b.mp4", OutputSettings("h264", preset="ultrafast"))
+    _, _, line = heard(tmp_path / "b.mp4")
+    assert np.array_equal(line[:10_000], sound[:10_000]) and not line[10_000:20_160].any()
+    assert np.array_equal(line[20_160:30_160], sound[10_000:])
+    assert any("silence" in text for text in writer.warnings)
+
+
+def test_webm_gets_opus_in_step(tmp_path):
+    silence_then_noise = np.concatenate([np.zeros(24_000, np.int16), noise(16_000)])
+    clip(tmp_path / "a.mkv", silence_then_noise, "pcm_s16le", [1000 * n for n in range(40)])
+    plan, _ = through(tmp_path / "a.mkv", tmp_path / "b.webm", OutputSettings())
+    assert "lossy" in plan.converted[0].in_words
+    name, _, line = heard(tmp_path / "b.webm")
+    loud = np.flatnonzero(np.abs(line) > 4000)
+    assert name == "opus" and abs(int(loud[0]) - 24_000) < 200
