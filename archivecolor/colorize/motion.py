@@ -1,20 +1,16 @@
-"""How the picture moves from frame to frame, found on small luma in worker threads; and where one shot ends.
+"""How the picture moves from frame to frame, found on small luma; and where one shot ends.
 
-Everything here runs on the CPU and needs luma alone, so that it can go on while the network is at work.
+Everything here runs on the CPU and needs lightness alone.
 """
 
 from __future__ import annotations
 
 import functools
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-
-from archivecolor.colorize.mattes import Rectangle
 
 Plane = npt.NDArray[np.float32]
 
@@ -25,10 +21,11 @@ SAME_SHOT = 0.28
 """Least `Link.likeness` of neighbours in one shot. Measured: cuts between any two of eleven clips reach 0.24 at most,
 neighbours in them, made to flicker by 30 % and grainy, 0.34 at least."""
 
-_LEAST_CONTRAST = 4.0  # code values: below it there is nothing but noise to stretch
-_LEAST_SCALE, _MOST_SCALE, _SCALE_PER_NOISE = 15.0, 50.0, 6.0  # code values of difference that halve the trust, about
+_LEAST_PX = 32
+_LEAST_CONTRAST = 1.5  # L*: below it there is nothing but noise to stretch
+_LEAST_SCALE, _MOST_SCALE, _SCALE_PER_NOISE = 6.0, 20.0, 6.0  # L*: differences that lower the trust to 0.37
 _FLOW_SLACK_PX2, _FLOW_SLACK = 0.5, 0.02
-_LIKENESS_NOISE = 26.0
+_NOISE_VARIANCE = 4.0  # L* squared: windows with less detail do not count as alike
 
 
 @dataclass(frozen=True)
@@ -58,101 +55,53 @@ class Link:
 
 @dataclass(frozen=True)
 class Glimpse:
-    """A frame as the motion search sees it: its ``picture``, small and evened out; ``size`` is that of its ab."""
+    """A frame as the motion search sees it.
 
-    picture: Rectangle | None
-    size: tuple[int, int]
-    small: Future[tuple[npt.NDArray[np.uint8], float]]
-
-
-@dataclass
-class MotionFinder:
-    """Looks at frames and links them, in ``workers`` threads; close it, or use it in a ``with`` block."""
-
-    workers: int = 2
-    _pool: ThreadPoolExecutor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="motion")
-
-    def look(self, luma: npt.NDArray[Any], size: tuple[int, int], picture: Rectangle | None = None) -> Glimpse:
-        """Take in one frame's (H, W) luma code values, any integer type, and the part of it that is picture.
-
-        ``size`` is the height and width of the ab that the motion will be used on.
-        """
-        return Glimpse(picture, size, self._pool.submit(_even_out, luma, picture))
-
-    def link(self, earlier: Glimpse, later: Glimpse) -> Future[Link] | None:
-        """Find the motion between two frames that were looked at before; None if they are not of one format."""
-        if (earlier.picture, earlier.size) != (later.picture, later.size):
-            return None
-        # Glimpses are submitted before their link, and the pool works in order: waiting in there cannot lock it up.
-        return self._pool.submit(lambda: find_motion(*earlier.small.result(), *later.small.result(), later.size))
-
-    def close(self) -> None:
-        """Drop what has not begun and end the threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def __enter__(self) -> MotionFinder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _even_out(luma: npt.NDArray[Any], picture: Rectangle | None) -> tuple[npt.NDArray[np.uint8], float]:
-    """Luma at the flow's size with mean 128 and deviation 50, and the deviation it had, both in 8-bit code values.
-
-    Film flickers; flow and comparisons see a picture of constant exposure.
+    Attributes:
+        small: (h, w) uint8, its lightness with a mean of 128 and a standard deviation of 50: film flickers, but motion
+            is to be found on pictures of constant exposure.
+        deviation: the standard deviation that it had, in L*.
+        format: anything that tells frames apart whose ab do not show the same part of the frame at the same size.
     """
-    if picture is not None:
-        luma = luma[picture.top : picture.bottom, picture.left : picture.right]
-    size = flow_size(*luma.shape)
-    small = _shrink(luma, *size).astype(np.float32)
-    if luma.dtype != np.uint8:
-        small *= 255 / max(float(np.iinfo(luma.dtype).max), 1)
-    mean, deviation = float(small.mean()), max(float(small.std()), _LEAST_CONTRAST)
-    return np.clip((small - mean) * (50 / deviation) + 128, 0, 255).astype(np.uint8), deviation
+
+    small: npt.NDArray[np.uint8]
+    deviation: float
+    format: object
 
 
-def _shrink(luma: npt.NDArray[Any], height_px: int, width_px: int) -> npt.NDArray[Any]:
-    """By area; first by a whole number, which OpenCV does several times faster than by a fraction."""
-    h, w = luma.shape
-    step_y, step_x = max(1, h // (2 * height_px)), max(1, w // (2 * width_px))
-    if step_y * step_x > 1:
-        whole = luma[: h // step_y * step_y, : w // step_x * step_x]
-        luma = cv2.resize(whole, (w // step_x, h // step_y), interpolation=cv2.INTER_AREA)
-    return cv2.resize(luma, (width_px, height_px), interpolation=cv2.INTER_AREA)
+def glimpse(L: Plane, frame_format: object = None) -> Glimpse:
+    """Take (H, W) lightness 0..100 in for `find_motion`."""
+    h, w = (max(_LEAST_PX, min(FLOW_PX, side // 2 * 2)) for side in L.shape)
+    small = cv2.resize(L, (w, h), interpolation=cv2.INTER_AREA)
+    mean, deviation = float(small.mean()), float(small.std())
+    evened_out = (small - mean) * (50 / max(deviation, _LEAST_CONTRAST)) + 128
+    return Glimpse(np.clip(evened_out, 0, 255).astype(np.uint8), max(deviation, _LEAST_CONTRAST), frame_format)
 
 
-def flow_size(height_px: int, width_px: int) -> tuple[int, int]:
-    """Height and width that flow is computed at: even, `FLOW_PX` at most, never more than the picture's by much."""
-    return tuple(max(32, min(FLOW_PX, side // 2 * 2)) for side in (height_px, width_px))  # type: ignore[return-value]
+def find_motion(earlier: Glimpse, later: Glimpse, size: tuple[int, int]) -> Link | None:
+    """Motion both ways between two frames, for ab of ``size``, height and width; None if their formats differ.
 
-
-def find_motion(
-    earlier: npt.NDArray[np.uint8],
-    earlier_deviation: float,
-    later: npt.NDArray[np.uint8],
-    later_deviation: float,
-    size: tuple[int, int],
-) -> Link:
-    """Motion both ways between two evened-out frames, (h, w) uint8, whose deviations had been as given.
-
-    What is found on the small frames is brought to ``size``, height and width.
+    The flow is that of Kroeger et al., *Fast Optical Flow using Dense Inverse Search*, ECCV 2016.
     """
+    if earlier.format != later.format:
+        return None
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     search.setFinestScale(1)
     search.setVariationalRefinementIterations(3)
-    contrast = min(earlier_deviation, later_deviation) / 50
-    before, after = earlier.astype(np.float32), later.astype(np.float32)
-    back = _settle(after, before, search.calc(later, earlier, None), contrast)
-    ahead = _settle(before, after, search.calc(earlier, later, None), contrast)
+    contrast = min(earlier.deviation, later.deviation) / 50
+    before, after = earlier.small.astype(np.float32), later.small.astype(np.float32)
+    back = _settle(after, before, _flow(search, later.small, earlier.small), contrast)
+    ahead = _settle(before, after, _flow(search, earlier.small, later.small), contrast)
     moved = _warp(before, back)
     trust_back = _trust(after - moved, back, ahead, contrast)
     trust_ahead = _trust(before - _warp(after, ahead), ahead, back, contrast)
     likeness = _likeness(after, moved, contrast)
     return Link(_grid(back, size), _grid(ahead, size), _resize(trust_back, size), _resize(trust_ahead, size), likeness)
+
+
+def _flow(search: cv2.DISOpticalFlow, a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> Plane:
+    found: Plane = search.calc(a, b, np.zeros((*a.shape, 2), np.float32)).astype(np.float32, copy=False)
+    return found
 
 
 def _grid(flow: Plane, size: tuple[int, int]) -> Plane:
@@ -165,8 +114,8 @@ def _grid(flow: Plane, size: tuple[int, int]) -> Plane:
 
 
 def _resize(plane: Plane, size: tuple[int, int]) -> Plane:
-    resized: Plane = cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    return resized
+    resized = cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return resized.astype(np.float32, copy=False)
 
 
 def _settle(a: Plane, b: Plane, flow: Plane, contrast: float) -> Plane:
@@ -175,7 +124,7 @@ def _settle(a: Plane, b: Plane, flow: Plane, contrast: float) -> Plane:
     Optical flow on grain trembles, and would shake the colour of a still picture.
     """
     camera = camera_motion(flow)
-    error, camera_error = (_box(np.abs(a - _warp(b, f)), 13) * contrast + 0.05 for f in (flow, camera))
+    error, camera_error = (_box(np.abs(a - _warp(b, f)), 13) * contrast + 0.02 for f in (flow, camera))
     own = np.clip((0.9 - error / camera_error) / 0.15, 0, 1)[..., None]
     settled: Plane = camera + own * (flow - camera)
     return settled
@@ -199,8 +148,8 @@ def camera_motion(flow: Plane) -> Plane:
 @functools.lru_cache(maxsize=4)
 def _affine_terms(h: int, w: int) -> Plane:
     """1, x and y, the latter from -0.5 to 0.5, of every pixel; (h, w, 3)."""
-    y, x = np.mgrid[0:h, 0:w].astype(np.float32)
-    return np.stack([np.ones_like(x), x / w - 0.5, y / h - 0.5], axis=-1)
+    y, x = np.mgrid[0:h, 0:w]
+    return np.stack([np.ones_like(x), x / w - 0.5, y / h - 0.5], axis=-1).astype(np.float32)
 
 
 def _norm2(vectors: Plane) -> Plane:
@@ -225,9 +174,9 @@ def _likeness(a: Plane, b: Plane, contrast: float) -> float:
     mean_a, mean_b = _box(a, 7), _box(b, 7)
     var_a, var_b = _box(a * a, 7) - mean_a * mean_a, _box(b * b, 7) - mean_b * mean_b
     covariance = _box(a * b, 7) - mean_a * mean_b
-    noise = _LIKENESS_NOISE / contrast**2
+    noise = _NOISE_VARIANCE / contrast**2
     detail = np.sqrt(np.maximum(np.maximum(var_a, var_b), 0))
-    if float(detail.mean()) * contrast < 0.5:
+    if float(detail.mean()) * contrast < 0.2:
         return 1.0
     correlation = covariance / np.sqrt((np.maximum(var_a, 0) + noise) * (np.maximum(var_b, 0) + noise))
     return float((correlation * detail).sum() / detail.sum())
@@ -235,15 +184,16 @@ def _likeness(a: Plane, b: Plane, contrast: float) -> float:
 
 def _places(flow: Plane) -> tuple[Plane, Plane]:
     h, w = flow.shape[:2]
-    return flow[..., 0] + np.arange(w, dtype=np.float32), flow[..., 1] + np.arange(h, dtype=np.float32)[:, None]
+    x, y = np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32)[:, None]
+    return np.add(flow[..., 0], x, dtype=np.float32), np.add(flow[..., 1], y, dtype=np.float32)
 
 
 def _warp(picture: Plane, flow: Plane) -> Plane:
     """``picture`` (h, w) or (h, w, 2) at each pixel's place plus ``flow``, in pixels."""
-    warped: Plane = cv2.remap(picture, *_places(flow), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return warped
+    warped = cv2.remap(picture, *_places(flow), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return warped.astype(np.float32, copy=False)
 
 
 def _box(picture: Plane, side_px: int) -> Plane:
-    averaged: Plane = cv2.boxFilter(picture, -1, (side_px, side_px), borderType=cv2.BORDER_REFLECT)
-    return averaged
+    averaged = cv2.boxFilter(picture, -1, (side_px, side_px), borderType=cv2.BORDER_REFLECT)
+    return averaged.astype(np.float32, copy=False)

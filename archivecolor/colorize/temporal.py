@@ -8,19 +8,15 @@ nor fade, whatever the shot's length, and that leaves out what the motion does n
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archivecolor.colorize.mattes import Rectangle
-from archivecolor.colorize.motion import Glimpse, Link, MotionFinder, Plane
+from archivecolor.colorize.motion import Glimpse, Link, Plane, find_motion
 
 BLOCK: Final = 16
 """Frames of a shot that are finished at a time, counted from its beginning."""
@@ -45,8 +41,8 @@ class _Carry:
         moved = F.grid_sample(total, self._grid, padding_mode="border", align_corners=False)
         return [torch.addcmul(picture, moved, self._trust, value=self._strength) for picture in pictures]
 
-    def energy(self, total: Tensor) -> Tensor:
-        """This frame's share of the neighbour's (2,) energy."""
+    def vividness(self, total: Tensor) -> Tensor:
+        """This frame's share of the neighbour's (2,) vividness."""
         return total * (self._mean_trust * self._strength)
 
 
@@ -54,17 +50,17 @@ class _Carry:
 class _Frame:
     """A frame on its way. ``own`` and ``forward`` are (1, 3, h, w): weighted a, b, and the weight.
 
-    ``energy`` and ``forward_energy`` are (2,): weighted mean of a^2 + b^2 over the picture, and its weight. A frame
+    ``vividness`` and ``forward_vividness`` are (2,): the weighted `_colourfulness`, and its weight. A frame
     that is ``alone`` takes no part in the averages.
     """
 
     glimpse: Glimpse
-    from_previous: Future[Link] | None
+    from_previous: Link | None
     ab: Tensor
     own: Tensor
-    energy: Tensor
+    vividness: Tensor
     forward: Tensor
-    forward_energy: Tensor
+    forward_vividness: Tensor
     from_next: _Carry | None = None
     alone: bool = False
     steady: Tensor | None = None
@@ -73,84 +69,60 @@ class _Frame:
 class Steadier:
     """ab of one film's frames in, in presentation order; the same frames' steady ab out, some frames later.
 
-    Call `watch` with a batch of luma, then `push` with its ab; `flush` at the end. What comes out depends on the
-    frames of a shot alone, not on how they were batched. Use it in a ``with`` block, which ends its threads.
+    `push` frames, and `flush` at the end. What comes out depends on the frames of a shot alone, not on how they were
+    batched.
 
     Args:
         strength: how much of its neighbour's sum a frame takes on where motion is certain, 0 to below 1. The average
             reaches over about 1 / (1 - strength) frames on either side.
-        motion: what finds the motion; one of its own by default.
     """
 
-    def __init__(self, strength: float, motion: MotionFinder | None = None) -> None:
+    def __init__(self, strength: float) -> None:
         self.strength = strength
         self.shots = 0
-        self._motion = motion or MotionFinder()
-        self._watched: deque[tuple[Glimpse, Future[Link] | None]] = deque()
-        self._latest: Glimpse | None = None
-        self._incoming: list[_Frame] = []
         self._shot: list[_Frame] = []
-        self._doubtful: list[_Frame] = []
         self._last: _Frame | None = None
+        self._doubtful: list[_Frame] = []
         self._finished: list[Tensor] = []
 
-    def __enter__(self) -> Steadier:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._motion.close()
-
-    def watch(self, luma: Sequence[npt.NDArray[Any]], size: tuple[int, int], picture: Rectangle | None = None) -> None:
-        """Begin to find the motion of the next frames, each (H, W) luma code values, in threads of its own.
-
-        ``size`` is the height and width of the ab to come, ``picture`` the part of the frames that it belongs to.
-        """
-        for plane in luma:
-            glimpse = self._motion.look(plane, size, picture)
-            link = self._motion.link(self._latest, glimpse) if self._latest is not None else None
-            self._watched.append((glimpse, link))
-            self._latest = glimpse
-
     @torch.inference_mode()
-    def push(self, ab: Tensor) -> list[Tensor]:
-        """Take the next frames' (N, 2, h, w) float32 ab; returns the steady ab, (2, h, w) each, that are ready.
+    def push(self, ab: Tensor, glimpses: Sequence[Glimpse], links: Sequence[Link | None]) -> list[Tensor]:
+        """Take the next frames.
 
-        Frames pushed now are looked at only at the next call, so that their motion has time to be found.
+        Args:
+            ab: (N, 2, h, w) float32 on any device.
+            glimpses: the same frames, as the motion search sees them.
+            links: the motion between each of them and the frame before it; None for the first.
+
+        Returns:
+            Steady ab, (2, h, w) each, of those of the oldest frames whose turn it is.
         """
-        for frame in self._incoming:
-            self._add(frame)
-        self._incoming = [self._frame(one) for one in ab.split(1)]
+        for own, glimpse, link in zip(torch.split(ab, 1), glimpses, links, strict=True):
+            weighted = torch.cat([own, torch.ones_like(own[:, :1])], dim=1)
+            vividness = torch.stack([_colourfulness(own), own.new_ones(())])
+            self._add(_Frame(glimpse, link, own, weighted, vividness, weighted, vividness))
         return self._take()
 
     @torch.inference_mode()
     def flush(self) -> list[Tensor]:
         """The film is over: the steady ab of all frames that are left."""
-        for frame in self._incoming:
-            self._add(frame)
-        self._incoming = []
         while self._doubtful:
             self._cut()
         self._finish_shot()
-        self._latest = None
         return self._take()
 
     def _take(self) -> list[Tensor]:
         finished, self._finished = self._finished, []
         return finished
 
-    def _frame(self, ab: Tensor) -> _Frame:
-        glimpse, link = self._watched.popleft()
-        own = torch.cat([ab, torch.ones_like(ab[:, :1])], dim=1)
-        energy = torch.stack([_mean_square(ab), ab.new_ones(())])
-        return _Frame(glimpse, link, ab, own, energy, forward=own, forward_energy=energy)
-
     def _add(self, frame: _Frame) -> None:
         """Find the frame's place: next in the shot, end of a flash, or perhaps the first of another shot."""
         if self._last is None:
             self._join(frame, None)
             return
-        follows = frame.from_previous if not self._doubtful else self._motion.link(self._last.glimpse, frame.glimpse)
-        link = follows.result() if follows is not None else None
+        link = frame.from_previous
+        if self._doubtful:
+            link = find_motion(self._last.glimpse, frame.glimpse, (frame.ab.shape[-2], frame.ab.shape[-1]))
         if link is not None and link.in_one_shot:
             for flash in self._doubtful:
                 flash.alone = True
@@ -177,7 +149,7 @@ class Steadier:
             previous.from_next = _Carry(link.ahead, link.trust_ahead, self.strength, device)
             carry = _Carry(link.back, link.trust_back, self.strength, device)
             [frame.forward] = carry.onto([frame.own], previous.forward)
-            frame.forward_energy = carry.energy(previous.forward_energy) + frame.energy
+            frame.forward_vividness = carry.vividness(previous.forward_vividness) + frame.vividness
         self._last = frame
         self._shot.append(frame)
         if sum(not one.alone for one in self._shot) >= BLOCK + LOOK_AHEAD:
@@ -190,17 +162,17 @@ class Steadier:
     def _finish(self, count: int) -> None:
         """Steady ab of the first ``count`` frames of the shot that are not alone, and of those between them."""
         chain = [frame for frame in self._shot if not frame.alone]
-        backward = backward_energy = None
+        backward = backward_vividness = None
         for number, frame in reversed(list(enumerate(chain))):
-            if backward is None or backward_energy is None or frame.from_next is None:
-                total, energy = frame.forward, frame.forward_energy
-                backward, backward_energy = frame.own, frame.energy
+            if backward is None or backward_vividness is None or frame.from_next is None:
+                total, vividness = frame.forward, frame.forward_vividness
+                backward, backward_vividness = frame.own, frame.vividness
             else:
                 total, backward = frame.from_next.onto([frame.forward, frame.own], backward)
-                share = frame.from_next.energy(backward_energy)
-                energy, backward_energy = frame.forward_energy + share, frame.energy + share
+                share = frame.from_next.vividness(backward_vividness)
+                vividness, backward_vividness = frame.forward_vividness + share, frame.vividness + share
             if number < count:
-                frame.steady = _average(total, energy)
+                frame.steady = _average(total, vividness)
         done = 0
         while self._shot and done < count:
             frame = self._shot.pop(0)
@@ -208,17 +180,18 @@ class Steadier:
             done += not frame.alone
 
 
-def _average(total: Tensor, energy: Tensor) -> Tensor:
+def _average(total: Tensor, vividness: Tensor) -> Tensor:
     """(1, 2, h, w) ab of a (1, 3, h, w) sum.
 
     Averaging colours that flicker greys them. One gain for the whole picture gives it back the strength of colour
     that the averaged frames had; that is an average over time as well, and does not flicker either.
     """
     ab = total[:, :2] / total[:, 2:]
-    gain = (energy[0] / energy[1] / _mean_square(ab).clamp_min(1e-6)).sqrt_().clamp_(max=_MOST_GAIN)
+    gain = ((vividness[0] / vividness[1] + 0.1) / (_colourfulness(ab) + 0.1)).clamp_(max=_MOST_GAIN)
     return ab.mul_(gain)
 
 
-def _mean_square(ab: Tensor) -> Tensor:
-    flat = ab.flatten()
-    return flat.dot(flat) / flat.numel()
+def _colourfulness(ab: Tensor) -> Tensor:
+    """Hasler and Süsstrunk's measure (2003) on (1, 2, h, w) a and b: their spread and 0.3 times their mean's length."""
+    variance, mean = torch.var_mean(ab, dim=(2, 3), correction=0)
+    return variance.sum().sqrt() + 0.3 * mean.square().sum().sqrt()
