@@ -192,6 +192,6 @@ def _average(total: Tensor, vividness: Tensor) -> Tensor:
 
 
 def _colourfulness(ab: Tensor) -> Tensor:
-    """Hasler and Süsstrunk's measure (2003) on (1, 2, h, w) a and b: their spread and 0.3 times their mean's length."""
-    variance, mean = torch.var_mean(ab, dim=(2, 3), correction=0)
+    """Hasler and Süsstrunk's measure (2003) on a sample of (1, 2, h, w) ab: spread plus 0.3 times the mean's length."""
+    variance, mean = torch.var_mean(ab[..., ::4, ::4], dim=(2, 3), correction=0)
     return variance.sum().sqrt() + 0.3 * mean.square().sum().sqrt()
