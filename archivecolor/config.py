@@ -221,6 +221,9 @@ def _check_type(name: str, value: object, default: object) -> None:
         raise ConfigError(f"{name}: {value!r} is not a value of the right kind")
 
 
+MOST_TEMPORAL = 0.98
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """How a training run goes about its work, which decides nothing of what is learned but for its precision.
@@ -248,10 +251,11 @@ class ColorizeConfig:
 
     ``recombine`` is ``"lab"``, which keeps the source's CIE lightness, or ``"luma"``, which passes its luma plane
     through bit for bit and only makes chroma. ``render_size_px`` is the side of the square that the network sees;
-    ``saturation`` scales its a and b. ``deinterlace`` makes progressive frames of interlaced ones, one (``"auto"``) or
-    two of each (``"fields"``); where the luma plane goes through bit for bit, ``"auto"`` leaves them as they are.
-    ``start_s`` and ``end_s`` cut, in seconds from the film's beginning. ``fps`` is the rate of an image sequence in
-    frames a second, ``"24"``, ``"23.976"`` or ``"24000/1001"``.
+    ``saturation`` scales its a and b. ``temporal`` is how much of its neighbours' colour a frame takes on where motion
+    is certain; 0 colours each frame by itself. ``deinterlace`` makes progressive frames of interlaced ones, one
+    (``"auto"``) or two of each (``"fields"``); where the luma plane goes through bit for bit, ``"auto"`` leaves them as
+    they are. ``start_s`` and ``end_s`` cut, in seconds from the film's beginning. ``fps`` is the rate of an image
+    sequence in frames a second, ``"24"``, ``"23.976"`` or ``"24000/1001"``.
     """
 
     weights: str | None = None
@@ -261,6 +265,7 @@ class ColorizeConfig:
     render_size_px: int = 256
     saturation: float = 1.0
     recombine: Literal["lab", "luma"] = "lab"
+    temporal: float = 0.9
     deinterlace: Literal["auto", "off", "fields"] = "auto"
     start_s: float | None = None
     end_s: float | None = None
@@ -275,6 +280,8 @@ class ColorizeConfig:
             raise ConfigError("start and end are finite times")
         if not 0 <= self.saturation <= 4:
             raise ConfigError("the saturation lies between 0 (grey) and 4")
+        if not 0 <= self.temporal <= MOST_TEMPORAL:
+            raise ConfigError(f"the temporal strength lies between 0 (each frame by itself) and {MOST_TEMPORAL}")
         if self.start_s is not None and self.start_s < 0:
             raise ConfigError("the start must not be negative")
         if self.end_s is not None and self.end_s <= (self.start_s or 0.0):

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from archivecolor.config import MOST_TEMPORAL, ColorizeConfig
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -34,6 +36,24 @@ class TimeOfFilm(click.ParamType):  # type: ignore[type-arg]
         ):
             self.fail(f"{value!r} is not a time such as 90, 1:30 or 0:01:30.5", param, ctx)
         return functools.reduce(lambda total, part: total * 60 + part, parts)
+
+
+class TemporalStrength(click.ParamType):  # type: ignore[type-arg]
+    """``on``, ``off``, or a number from 0 to `MOST_TEMPORAL`; becomes the number."""
+
+    name = "on|off|strength"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse, or fail as wrong usage."""
+        if value in ("on", "off"):
+            return ColorizeConfig.temporal if value == "on" else 0.0
+        try:
+            strength = float(value)
+        except ValueError:
+            strength = math.nan
+        if not 0 <= strength <= MOST_TEMPORAL:
+            self.fail(f"{value!r} is neither on nor off nor a number from 0 to {MOST_TEMPORAL}", param, ctx)
+        return strength
 
 
 class MultipleOf(click.ParamType):  # type: ignore[type-arg]
@@ -118,6 +138,14 @@ engine_options = _all(
         default="auto",
         show_default=True,
         help="Of each interlaced frame make one progressive frame, none, or two (one a field).",
+    ),
+    click.option(
+        "--temporal",
+        type=TemporalStrength(),
+        default="on",
+        show_default=True,
+        metavar="on|off|STRENGTH",
+        help=f"Steady the colour over time; STRENGTH from 0, off, to {MOST_TEMPORAL}, on is {ColorizeConfig.temporal}.",
     ),
 )
 """How the colour is made."""

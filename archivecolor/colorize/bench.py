@@ -15,12 +15,12 @@ import torch
 from archivecolor.colorize.colourist import Colourist
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.pipeline import (
-    Batch,
     analyse,
     colorize_film,
     make_recombiner,
     run_stages,
 )
+from archivecolor.colorize.stages import Batch
 from archivecolor.colorize.workers import Workers
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import FilmDecodeError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from archivecolor import color
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.mattes import Rectangle, lit_outside
+from archivecolor.colorize.motion import Glimpse, Link, find_motion, glimpse
 from archivecolor.colorize.recombine import Recombiner
 from archivecolor.errors import FilmDecodeError
 from archivecolor.film import LumaFrame
@@ -40,10 +42,18 @@ class Shown:
 
 @dataclass
 class Coloured:
-    """Frames and their colours: ``ab`` (N, 2, h, w) a and b, float32, of what the network was shown."""
+    """Frames and their colours.
+
+    Attributes:
+        ab: (N, 2, h, w) a and b, float32, of what the network was shown.
+        glimpses: the frames as `motion.find_motion` takes them, and `links` what it found between each and the one
+            before it. Both are empty until `Colourist.glimpses` and `Colourist.links` were asked for them.
+    """
 
     shown: Shown
     ab: Tensor
+    glimpses: list[Glimpse] = field(default_factory=list)
+    links: list[Link | None] = field(default_factory=list)
 
 
 class Colourist:
@@ -102,6 +112,19 @@ class Colourist:
         with self._counting:
             self.frames_repeated += repeated
         return Coloured(shown, ab)
+
+    def glimpse(self, coloured: Coloured) -> None:
+        """Fill in ``glimpses``."""
+        lightness = color.L_SCALE * (coloured.shown.l_norm[:, 0].float() + 1)
+        formats = coloured.shown.whole
+        coloured.glimpses = [glimpse(L, whole) for L, whole in zip(lightness.cpu().numpy(), formats, strict=True)]
+
+    def link(self, coloured: Coloured, before: Glimpse | None) -> None:
+        """Fill in ``links``; ``before`` is the glimpse of the frame before these."""
+        size = (coloured.ab.shape[-2], coloured.ab.shape[-1])
+        for after in coloured.glimpses:
+            coloured.links.append(None if before is None else find_motion(before, after, size))
+            before = after
 
     def planes(self, coloured: Coloured) -> list[Planes]:
         """Y' (N, H, W) and Cb, Cr (N, h, w) code values in the output's depth, for each part of ``coloured``.

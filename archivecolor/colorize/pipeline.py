@@ -24,7 +24,7 @@ import torch
 from archivecolor import __version__, color
 from archivecolor.colorize.atomic import atomic_output
 from archivecolor.colorize.channel import Channel, ChannelBrokenError
-from archivecolor.colorize.colourist import Coloured, Colourist, Planes
+from archivecolor.colorize.colourist import Colourist
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.mattes import Rectangle, find_picture
 from archivecolor.colorize.places import open_reader, open_writer, place_of, plan_for
@@ -37,6 +37,7 @@ from archivecolor.colorize.sidecar import (
     record_of,
     write_record,
 )
+from archivecolor.colorize.stages import Batch, colour_batches
 from archivecolor.colorize.workers import Workers
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import FilmEncodeError
@@ -123,16 +124,6 @@ class ColorizeReport:
         }
 
 
-@dataclass
-class Batch:
-    """Frames with what has been made of them so far, and the packets of other streams that lay between them."""
-
-    frames: list[LumaFrame] = field(default_factory=list)
-    packets: list[SidePacket] = field(default_factory=list)
-    coloured: Coloured | None = None
-    planes: list[Planes] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class Analysis:
     """What a look at frames spread over the film says before any work: where its picture is, and whether it is grey.
@@ -188,7 +179,7 @@ def colorize_film(
                 limiting = run_stages(
                     reader,
                     writer,
-                    lambda batches: _coloured(batches, colourist, workers),
+                    lambda batches: colour_batches(batches, colourist, workers, config.temporal),
                     batch_size=engine.batch_for(info.picture.height_px, info.picture.width_px),
                     progress=progress or NoProgress(),
                     total=frames_expected(info, config),
@@ -271,9 +262,9 @@ def frames_expected(info: FilmInfo, config: ColorizeConfig) -> int | None:
 
 def settings_fingerprint(engine: Engine, config: ColorizeConfig, settings: OutputSettings) -> str:
     """Eight hexadecimal digits that change with anything that decides what an output looks like."""
-    looks = (engine.weights_sha256, config.render_size_px, config.saturation, config.recombine, config.fields)
+    made = (engine.weights_sha256, config.render_size_px, config.saturation, config.recombine, config.temporal)
     cut = (config.start_s, config.end_s)
-    return hashlib.sha256(repr((looks, cut, settings)).encode()).hexdigest()[:8]
+    return hashlib.sha256(repr((made, cut, config.fields, settings)).encode()).hexdigest()[:8]
 
 
 def provenance(info: FilmInfo, engine: Engine, config: ColorizeConfig, settings: OutputSettings) -> dict[str, str]:
@@ -362,19 +353,6 @@ def run_stages(
     if failures:
         raise failures[0]
     return limiting()
-
-
-def _coloured(batches: Iterable[Batch], colourist: Colourist, workers: Workers) -> Iterator[Batch]:
-    def colour(batch: Batch) -> Batch:
-        batch.coloured = colourist.colour(batch.frames) if batch.frames else None
-        return batch
-
-    def make_planes(batch: Batch) -> Batch:
-        batch.planes = colourist.planes(batch.coloured) if batch.coloured else []
-        batch.coloured = None
-        return batch
-
-    return workers.map(make_planes, workers.map(colour, batches))
 
 
 def _wait_for(started: list[tuple[threading.Thread, threading.Event]]) -> None:

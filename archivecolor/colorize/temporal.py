@@ -1,0 +1,197 @@
+"""Steady colour: each frame's ab averaged with its neighbours' in the shot, carried along the motion.
+
+Forward through a shot, a frame's sum is its own ab and, weighted by strength and trust, its predecessor's sum moved to
+where the picture has moved; backward the same. Both sums less the frame's own, divided by the weights that went in,
+are its steady ab: an average over neighbours that dies off exponentially on either side, so that it can neither drift
+nor fade, whatever the shot's length, and that leaves out what the motion does not explain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from archivecolor.colorize.motion import Glimpse, Link, Plane, find_motion
+
+BLOCK: Final = 16
+"""Frames of a shot that are finished at a time, counted from its beginning."""
+LOOK_AHEAD: Final = 8
+"""Frames after a block that are taken into account for it."""
+LONGEST_FLASH: Final = 2
+"""So many frames that look like nothing around them do not end a shot: a flash, a splice, a damaged frame."""
+_MOST_GAIN: Final = 1.5
+
+
+class _Carry:
+    """How the sums of a neighbour come over: moved by ``grid``, (h, w, 2), and weakened by ``trust``, (h, w)."""
+
+    def __init__(self, grid: Plane, trust: Plane, strength: float, device: torch.device) -> None:
+        self._grid = torch.from_numpy(grid)[None].to(device, non_blocking=True)
+        self._trust = torch.from_numpy(trust)[None, None].to(device, non_blocking=True)
+        self._strength = strength
+        self._mean_trust = float(trust.mean())
+
+    def onto(self, pictures: Sequence[Tensor], total: Tensor) -> list[Tensor]:
+        """Each of ``pictures``, (1, 3, h, w), plus this frame's share of the neighbour's sum."""
+        moved = F.grid_sample(total, self._grid, padding_mode="border", align_corners=False)
+        return [torch.addcmul(picture, moved, self._trust, value=self._strength) for picture in pictures]
+
+    def vividness(self, total: Tensor) -> Tensor:
+        """This frame's share of the neighbour's (2,) vividness."""
+        return total * (self._mean_trust * self._strength)
+
+
+@dataclass
+class _Frame:
+    """A frame on its way. ``own`` and ``forward`` are (1, 3, h, w): weighted a, b, and the weight.
+
+    ``vividness`` and ``forward_vividness`` are (2,): the weighted `_colourfulness`, and its weight. A frame
+    that is ``alone`` takes no part in the averages.
+    """
+
+    glimpse: Glimpse
+    from_previous: Link | None
+    ab: Tensor
+    own: Tensor
+    vividness: Tensor
+    forward: Tensor
+    forward_vividness: Tensor
+    from_next: _Carry | None = None
+    alone: bool = False
+    steady: Tensor | None = None
+
+
+class Steadier:
+    """ab of one film's frames in, in presentation order; the same frames' steady ab out, some frames later.
+
+    `push` frames, and `flush` at the end. What comes out depends on the frames of a shot alone, not on how they were
+    batched.
+
+    Args:
+        strength: how much of its neighbour's sum a frame takes on where motion is certain, 0 to below 1. The average
+            reaches over about 1 / (1 - strength) frames on either side.
+    """
+
+    def __init__(self, strength: float) -> None:
+        self.strength = strength
+        self.shots = 0
+        self._shot: list[_Frame] = []
+        self._last: _Frame | None = None
+        self._doubtful: list[_Frame] = []
+        self._finished: list[Tensor] = []
+
+    @torch.inference_mode()
+    def push(self, ab: Tensor, glimpses: Sequence[Glimpse], links: Sequence[Link | None]) -> list[Tensor]:
+        """Take the next frames.
+
+        Args:
+            ab: (N, 2, h, w) float32 on any device.
+            glimpses: the same frames, as the motion search sees them.
+            links: the motion between each of them and the frame before it; None for the first.
+
+        Returns:
+            Steady ab, (2, h, w) each, of those of the oldest frames whose turn it is.
+        """
+        for own, glimpse, link in zip(torch.split(ab, 1), glimpses, links, strict=True):
+            weighted = torch.cat([own, torch.ones_like(own[:, :1])], dim=1)
+            vividness = torch.stack([_colourfulness(own), own.new_ones(())])
+            self._add(_Frame(glimpse, link, own, weighted, vividness, weighted, vividness))
+        return self._take()
+
+    @torch.inference_mode()
+    def flush(self) -> list[Tensor]:
+        """The film is over: the steady ab of all frames that are left."""
+        while self._doubtful:
+            self._cut()
+        self._finish_shot()
+        return self._take()
+
+    def _take(self) -> list[Tensor]:
+        finished, self._finished = self._finished, []
+        return finished
+
+    def _add(self, frame: _Frame) -> None:
+        """Find the frame's place: next in the shot, end of a flash, or perhaps the first of another shot."""
+        if self._last is None:
+            self._join(frame, None)
+            return
+        link = frame.from_previous
+        if self._doubtful:
+            link = find_motion(self._last.glimpse, frame.glimpse, (frame.ab.shape[-2], frame.ab.shape[-1]))
+        if link is not None and link.in_one_shot:
+            for flash in self._doubtful:
+                flash.alone = True
+            self._shot += self._doubtful
+            self._doubtful = []
+            self._join(frame, link)
+            return
+        self._doubtful.append(frame)
+        if len(self._doubtful) > LONGEST_FLASH:
+            self._cut()
+
+    def _cut(self) -> None:
+        """What was doubtful is another shot."""
+        self._finish_shot()
+        doubtful, self._doubtful = self._doubtful, []
+        for frame in doubtful:
+            self._add(frame)
+
+    def _join(self, frame: _Frame, link: Link | None) -> None:
+        if link is None or self._last is None:
+            self.shots += 1
+        else:
+            previous, device = self._last, frame.ab.device
+            previous.from_next = _Carry(link.ahead, link.trust_ahead, self.strength, device)
+            carry = _Carry(link.back, link.trust_back, self.strength, device)
+            [frame.forward] = carry.onto([frame.own], previous.forward)
+            frame.forward_vividness = carry.vividness(previous.forward_vividness) + frame.vividness
+        self._last = frame
+        self._shot.append(frame)
+        if sum(not one.alone for one in self._shot) >= BLOCK + LOOK_AHEAD:
+            self._finish(BLOCK)
+
+    def _finish_shot(self) -> None:
+        self._finish(len(self._shot))
+        self._last = None
+
+    def _finish(self, count: int) -> None:
+        """Steady ab of the first ``count`` frames of the shot that are not alone, and of those between them."""
+        chain = [frame for frame in self._shot if not frame.alone]
+        backward = backward_vividness = None
+        for number, frame in reversed(list(enumerate(chain))):
+            if backward is None or backward_vividness is None or frame.from_next is None:
+                total, vividness = frame.forward, frame.forward_vividness
+                backward, backward_vividness = frame.own, frame.vividness
+            else:
+                total, backward = frame.from_next.onto([frame.forward, frame.own], backward)
+                share = frame.from_next.vividness(backward_vividness)
+                vividness, backward_vividness = frame.forward_vividness + share, frame.vividness + share
+            if number < count:
+                frame.steady = _average(total, vividness)
+        done = 0
+        while self._shot and done < count:
+            frame = self._shot.pop(0)
+            self._finished.append(frame.ab[0] if frame.alone or frame.steady is None else frame.steady[0])
+            done += not frame.alone
+
+
+def _average(total: Tensor, vividness: Tensor) -> Tensor:
+    """(1, 2, h, w) ab of a (1, 3, h, w) sum.
+
+    Averaging colours that flicker greys them. One gain for the whole picture gives it back the strength of colour
+    that the averaged frames had; that is an average over time as well, and does not flicker either.
+    """
+    ab = total[:, :2] / total[:, 2:]
+    gain = ((vividness[0] / vividness[1] + 0.1) / (_colourfulness(ab) + 0.1)).clamp_(max=_MOST_GAIN)
+    return ab.mul_(gain)
+
+
+def _colourfulness(ab: Tensor) -> Tensor:
+    """Hasler and Süsstrunk's measure (2003) on a sample of (1, 2, h, w) ab: spread plus 0.3 times the mean's length."""
+    variance, mean = torch.var_mean(ab[..., ::4, ::4], dim=(2, 3), correction=0)
+    return variance.sum().sqrt() + 0.3 * mean.square().sum().sqrt()
