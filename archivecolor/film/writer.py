@@ -255,7 +255,7 @@ class FilmWriter:
     def _mux_all(self, packets: Iterable[Packet[Any]]) -> None:
         try:
             for packet in packets:
-                self.packets[packet.stream_index] += 1
+                self.packets[packet.stream_index] += packet.size > 0  # FLAC's last one only brings its header
                 self._output.mux(packet)
         except (av.error.FFmpegError, OSError) as error:
             raise self._failure(error) from error
