@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
@@ -14,7 +15,16 @@ from archivecolor.colorize.places import open_reader
 from archivecolor.colorize.sidecar import fixity, read_record
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import DataError, FilmDecodeError, FilmOpenError
-from archivecolor.film import FilmReader, LumaFrame, SequenceReader, SidePacket, is_pattern, is_still, read_still
+from archivecolor.film import (
+    EMPTY_BYTES,
+    FilmReader,
+    LumaFrame,
+    SequenceReader,
+    SidePacket,
+    is_pattern,
+    is_still,
+    read_still,
+)
 
 
 @dataclass(frozen=True)
@@ -119,14 +129,18 @@ class _Track:
     def __init__(self, reader: FilmReader | SequenceReader) -> None:
         self.reader = reader
         self.packets: dict[int, list[Fraction | None]] = {}
+        self.bytes: Counter[int] = Counter()
         self.frames = 0
 
     def __iter__(self) -> Iterator[LumaFrame]:
         for item in self.reader:
             if isinstance(item, SidePacket):
                 packet = item.packet
+                if packet.size <= EMPTY_BYTES:
+                    continue
                 pts = packet.pts if packet.pts is not None else packet.dts
                 time_s = None if pts is None else pts * packet.time_base - self.reader.time_offset_s
+                self.bytes[item.stream_index] += packet.size
                 self.packets.setdefault(item.stream_index, []).append(time_s)
             else:
                 self.frames += 1
@@ -171,7 +185,8 @@ def _compare_frames(found: Verification, original: _Track, made: _Track, keeps_l
     same = original.frames == made.frames
     found.add("a frame for each of the source's", same, f"{original.frames} in the source, {made.frames} in the output")
     if same:
-        exact = worst_s <= tick_s
+        # Frames that shared a time in the source were moved by one of its ticks, which Matroska's may not tell apart.
+        exact = worst_s <= tick_s * (3 if original.reader.report.moved_timestamps else 1)
         found.add("times are the source's", exact, f"to within {float(worst_s) * 1000:.3f} ms")
         if keeps_luma:
             detail = f"{differing} frames differ" if differing else "bit for bit in every frame"
@@ -185,10 +200,13 @@ def _compare_packets(found: Verification, original: _Track, made: _Track, stream
         name = f"{stream['kind']} stream {stream['source_index']} is complete and in step"
         before = original.packets.get(stream["source_index"], [])
         after = made.packets.get(stream["output_index"], [])
-        if len(before) != len(after):
+        # QuickTime cuts PCM into packets of its own: then all bytes are to be there, and the first in step.
+        recut = original.bytes[stream["source_index"]] == made.bytes[stream["output_index"]] and before and after
+        if len(before) != len(after) and not recut:
             found.add(name, False, f"{len(before)} packets in the source, {len(after)} in the output")
             continue
-        off = [abs(a - b) for a, b in zip(before, after, strict=True) if a is not None and b is not None]
+        pairs = zip(before, after, strict=True) if len(before) == len(after) else [(before[0], after[0])]
+        off = [abs(a - b) for a, b in pairs if a is not None and b is not None]
         worst_s = max(off, default=Fraction(0))
         found.add(name, worst_s <= Fraction(1, 500), f"{len(after)} packets, to within {float(worst_s) * 1000:.3f} ms")
 
@@ -211,7 +229,7 @@ def _check_streams(found: Verification, made: _Track, streams: list[dict[str, An
         count = len(made.packets.get(index, []))
         if index not in there or there[index].kind != stream["kind"]:
             found.add(name, False, "it is not there")
-        elif count != stream["packets"]:
+        elif count != stream["packets"] and made.bytes[index] != stream["bytes"]:
             found.add(name, False, f"{count} packets, not {stream['packets']}")
         else:
             found.add(name, True, f"{there[index].codec}, {count} packets")

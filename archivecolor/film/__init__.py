@@ -19,10 +19,11 @@ from archivecolor.film.sequences import SequenceReader, holds_frames, is_pattern
 from archivecolor.film.stills import STILL_EXTENSIONS, Still, is_still, read_still, write_still
 from archivecolor.film.streams import LeftOut
 from archivecolor.film.synthetic import make_synthetic_film
-from archivecolor.film.writer import FilmWriter
+from archivecolor.film.writer import EMPTY_BYTES, FilmWriter
 
 __all__ = [
     "CONTAINERS",
+    "EMPTY_BYTES",
     "NEUTRAL_CHROMA",
     "PROFILES",
     "SEQUENCE_OUTPUTS",

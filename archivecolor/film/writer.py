@@ -35,6 +35,7 @@ from archivecolor.film.timecode import later_timecode
 
 log = logging.getLogger(__name__)
 
+EMPTY_BYTES: Final = 2  # of packets that hold nothing: FLAC's last one, and mov_text between two subtitles
 _TS_NONSTRICT: Final = 0x20000  # AVFMT_TS_NONSTRICT: packets of a stream may share a tick, as short ones do in Matroska
 # Tags that each container has a place for; any other needs the general (mdta) form of their metadata.
 _QUICKTIME_TAGS: Final = {
@@ -73,7 +74,8 @@ class FilmWriter:
         self.offset_s = Fraction(offset_s)
         self.frames = 0
         self.warnings: list[str] = []
-        self.packets: Counter[int] = Counter()  # by stream index of the output
+        self.packets: Counter[int] = Counter()  # by stream index of the output, as is the next
+        self.bytes: Counter[int] = Counter()
         self._durations: dict[int, int] = {}
         self._last_dts: dict[int, int] = {}
         self._ends: dict[int, int] = {}
@@ -238,7 +240,8 @@ class FilmWriter:
         index = side.stream_index
         if pts is None or dts is None:
             pts = dts = self._ends.get(index, shift)
-            self._warn(f"some packets of stream {index} carry no time; placed behind the ones before")
+            if not self.info.streams[index].is_attached_picture:
+                self._warn(f"some packets of stream {index} carry no time; placed behind the ones before")
         last = self._last_dts.get(index)
         earliest = None if last is None else last + (not self._output.format.flags & _TS_NONSTRICT)
         if earliest is not None and last is not None and dts < earliest:
@@ -255,13 +258,14 @@ class FilmWriter:
     def _mux_all(self, packets: Iterable[Packet[Any]]) -> None:
         try:
             for packet in packets:
-                self.packets[packet.stream_index] += 1
+                self.packets[packet.stream_index] += packet.size > EMPTY_BYTES
+                self.bytes[packet.stream_index] += packet.size
                 self._output.mux(packet)
         except (av.error.FFmpegError, OSError) as error:
             raise self._failure(error) from error
 
     def stream_map(self) -> list[dict[str, Any]]:
-        """What became of each stream of the source, ready for JSON; ``packets`` are those in the output."""
+        """What became of each stream of the source, ready for JSON; ``packets`` and ``bytes`` are those written."""
         became = {self.info.video_index: ("coloured", self.plan.encoder)}
         became |= dict.fromkeys(self.plan.kept, ("copied", ""))
         became |= {entry.index: ("converted", entry.in_words) for entry in self.plan.converted}
@@ -276,6 +280,7 @@ class FilmWriter:
                 entry["output_index"] = self._video.index
             elif side is not None:
                 entry |= {"output_index": side.index, "packets": self.packets[side.index]}
+                entry["bytes"] = self.bytes[side.index]
             streams.append(entry)
         return streams
 

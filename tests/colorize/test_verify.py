@@ -92,6 +92,20 @@ def test_cuts_and_encoded_copies_pass_too(film, engine, config):
     assert found.passed, found.checks
 
 
+def test_converted_sound_passes_too(tmp_path, engine):
+    film = make_clip(tmp_path / "a.mov", sound="aac", frames=10)
+    colorize_film(film.path, tmp_path / "b.webm", engine, ColorizeConfig())
+    pcm = make_clip(tmp_path / "c.mov", sound="adpcm_ima_qt", frames=10)
+    colorize_film(pcm.path, tmp_path / "d.mkv", engine, ColorizeConfig())
+    copied = make_clip(tmp_path / "e.mkv", sound="pcm_s16le", frames=10)
+    colorize_film(copied.path, tmp_path / "f.mov", engine, ColorizeConfig())  # QuickTime cuts PCM anew
+    assert verify(tmp_path / "f.mov").passed
+    for output in ("b.webm", "d.mkv"):
+        record = read_record(tmp_path / output)
+        assert record["streams"][1]["action"] == "converted" and record["streams"][1]["packets"] > 0
+        assert verify(tmp_path / output).passed
+
+
 def test_one_flipped_bit_is_found_by_checksum_and_by_crc(film, engine):
     output = master(film, engine)
     data = bytearray(output.read_bytes())
