@@ -117,6 +117,7 @@ def bench_film(
         watch = _Stopwatch()
         started = time.perf_counter()
         report = colorize_film(film, scratch, engine, config, settings, progress=watch)
+        watch.stop()
         scratch.unlink()
         with FilmReader(film, start_s=config.start_s, end_s=config.end_s, deinterlace=config.fields) as reader:
             info = reader.info
@@ -140,25 +141,28 @@ def bench_film(
 
 
 class _Stopwatch:
-    """When the first and the last batch of a run were written."""
+    """When the first batch of a run was written, and when its file was finished."""
 
     def __init__(self) -> None:
-        self.first_s = self._last_s = 0.0
-        self._first_frames = self._last_frames = 0
+        self.first_s = self._finished_s = 0.0
+        self._first_frames = self._frames = 0
 
     def update(self, frames: int, total: int | None, limiting: str) -> None:
         """See `archivecolor.colorize.pipeline.Progress`."""
-        now = time.perf_counter()
         if not self._first_frames:
-            self.first_s, self._first_frames = now, frames
-        self._last_s, self._last_frames = now, frames
+            self.first_s, self._first_frames = time.perf_counter(), frames
+        self._frames = frames
+
+    def stop(self) -> None:
+        """The file is finished; what encoders hold back is encoded."""
+        self._finished_s = time.perf_counter()
 
     @property
     def frames_per_s(self) -> float:
-        """Between the first batch and the last."""
-        if self._last_frames == self._first_frames:
+        """After the first batch."""
+        if self._frames == self._first_frames:
             raise FilmDecodeError("the film is too short to measure; take a longer part of it")
-        return (self._last_frames - self._first_frames) / (self._last_s - self.first_s)
+        return (self._frames - self._first_frames) / (self._finished_s - self.first_s)
 
 
 def _transcode(film: Path, scratch: Path, info: FilmInfo, plan: OutputPlan, config: ColorizeConfig) -> float:
@@ -176,6 +180,7 @@ def _transcode(film: Path, scratch: Path, info: FilmInfo, plan: OutputPlan, conf
             progress=watch,
             total=None,
         )
+    watch.stop()
     scratch.unlink()
     return watch.frames_per_s
 
