@@ -140,6 +140,13 @@ engine_options = _all(
         help="Of each interlaced frame make one progressive frame, none, or two (one a field).",
     ),
     click.option(
+        "--chroma-upsampling",
+        type=click.Choice(["bilinear", "bicubic", "guided"]),
+        default="bicubic",
+        show_default=True,
+        help="From the network's size to the film's; guided follows the edges of L, and its grain.",
+    ),
+    click.option(
         "--temporal",
         type=TemporalStrength(),
         default="on",

@@ -241,6 +241,7 @@ def make_recombiner(info: FilmInfo, plan: OutputPlan, config: ColorizeConfig, de
         out=PlaneFormat(plan.bit_depth, plan.full_range, plan.matrix, *plan.log2_chroma),
         mode=config.recombine,
         device=device,
+        upsampling=config.chroma_upsampling,
     )
 
 
@@ -264,7 +265,7 @@ def settings_fingerprint(engine: Engine, config: ColorizeConfig, settings: Outpu
     """Eight hexadecimal digits that change with anything that decides what an output looks like."""
     made = (engine.weights_sha256, config.render_size_px, config.saturation, config.recombine, config.temporal)
     cut = (config.start_s, config.end_s)
-    return hashlib.sha256(repr((made, cut, config.fields, settings)).encode()).hexdigest()[:8]
+    return hashlib.sha256(repr((made, config.chroma_upsampling, cut, config.fields, settings)).encode()).hexdigest()[:8]
 
 
 def provenance(info: FilmInfo, engine: Engine, config: ColorizeConfig, settings: OutputSettings) -> dict[str, str]:

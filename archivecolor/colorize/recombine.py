@@ -8,11 +8,12 @@ from typing import Literal
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from archivecolor import color
+from archivecolor.colorize.engine import resize_area
 from archivecolor.colorize.mattes import Rectangle
+from archivecolor.colorize.upsampling import ChromaUpsampling, upsample_ab
 from archivecolor.matrices import MATRICES
 
 _TILE_PX = 1 << 15
@@ -42,7 +43,7 @@ class Recombiner:
 
     ``mode`` ``"lab"``: the output's colour has the source's CIE lightness and the ab given, as far as the sRGB gamut
     reaches. ``"luma"``: the luma plane is the source's own, code value for code value, and only chroma is made;
-    source and output must agree in bit depth and range.
+    source and output must agree in bit depth and range. ``upsampling`` brings ab to the size of the output's chroma.
 
     Where pixels share a chroma sample, colour is converted for the darkest and the brightest of them, and between the
     two Y' is taken to be linear in the source's luma. Where they lie far apart, at hard edges, each pixel is converted.
@@ -56,10 +57,11 @@ class Recombiner:
         out: PlaneFormat,
         mode: Literal["lab", "luma"],
         device: torch.device,
+        upsampling: ChromaUpsampling = "bicubic",
     ) -> None:
         if mode == "luma" and (out.bit_depth, out.full_range) != (bit_depth, full_range):
             raise ValueError("keeping the luma plane needs the source's bit depth and range in the output")
-        self.out, self.mode, self.device = out, mode, device
+        self.out, self.mode, self.device, self.upsampling = out, mode, device, upsampling
         self.source_range = color.code_range(bit_depth, full_range)
         self._lightness = color.lightness_table(bit_depth, full_range).to(device)
         self._converts_each_pixel = device.type != "cpu"  # arithmetic costs a GPU nothing
@@ -94,7 +96,8 @@ class Recombiner:
         n, h, w = luma.shape
         log2_w, log2_h = self.out.log2_chroma_w, self.out.log2_chroma_h
         chroma_h, chroma_w = self.out.chroma_size(h, w)
-        placed_ab = place_chroma(ab, chroma_h, chroma_w, picture, h, w)
+        L = self.lightness(luma) if self.upsampling == "guided" else None
+        placed_ab = place_chroma(ab, chroma_h, chroma_w, picture, h, w, self.upsampling, L)
         # All frames as one tall picture, with whole blocks in it.
         padded = _pad(luma, chroma_h << log2_h, chroma_w << log2_w)
         tall, tall_ab = padded.flatten(0, 1), placed_ab.transpose(0, 1).flatten(1, 2)
@@ -270,16 +273,27 @@ _SRGB_POLYNOMIAL = (-0.0613407186, 0.1620305701, 1.2553909029, -0.5774633410, 0.
 
 
 def place_chroma(
-    ab: Tensor, height_px: int, width_px: int, picture: Rectangle | None, full_h: int, full_w: int
+    ab: Tensor,
+    height_px: int,
+    width_px: int,
+    picture: Rectangle | None,
+    full_h: int,
+    full_w: int,
+    method: ChromaUpsampling = "bicubic",
+    L: Tensor | None = None,
 ) -> Tensor:
-    """(N, 2, h, w) ab of ``picture``, a part of a full_h x full_w frame, at (height_px, width_px); zero outside it."""
+    """(N, 2, h, w) ab of ``picture``, a part of a full_h x full_w frame, at (height_px, width_px); zero outside it.
+
+    ``L`` is the whole frame's, (N, 1, full_h, full_w); the guided ``method`` needs it.
+    """
+    if L is not None:
+        L = resize_area(L, height_px, width_px)
     if picture is None or picture.fills(full_h, full_w):
-        return F.interpolate(ab, size=(height_px, width_px), mode="bilinear", align_corners=False)
+        return upsample_ab(ab, height_px, width_px, method, L)
     scale_y, scale_x = height_px / full_h, width_px / full_w
     top, bottom = round(picture.top * scale_y), max(round(picture.bottom * scale_y), 1)
     left, right = round(picture.left * scale_x), max(round(picture.right * scale_x), 1)
     placed = ab.new_zeros(ab.shape[0], 2, height_px, width_px)
-    placed[:, :, top:bottom, left:right] = F.interpolate(
-        ab, size=(bottom - top, right - left), mode="bilinear", align_corners=False
-    )
+    inside = None if L is None else L[..., top:bottom, left:right]
+    placed[:, :, top:bottom, left:right] = upsample_ab(ab, bottom - top, right - left, method, inside)
     return placed

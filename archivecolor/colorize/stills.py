@@ -46,7 +46,7 @@ def colorize_still(source: Path, output: Path, engine: Engine, config: ColorizeC
     L = color.lightness_table(still.bit_depth, full_range=True).to(engine.device)[codes][None, None]
     engine.fit([])  # steps fitted to an earlier film would not suit it
     [chroma] = engine.within_memory([L], lambda some: engine.chroma(some[0], picture))
-    ab = place_chroma(chroma, height, width, picture, height, width)
+    ab = place_chroma(chroma, height, width, picture, height, width, config.chroma_upsampling, L)
     rgb = (color.lab_to_rgb(torch.cat([L, ab], dim=1))[0] * white).round().permute(1, 2, 0).cpu().numpy()
 
     warnings = list(still.warnings)
