@@ -1,6 +1,6 @@
 """The network's ab at the size of the film's chroma.
 
-Measured on photographs and film frames with their true ab averaged down to the network's size (docs/steadiness.md),
+Measured on photographs and film frames with their true ab averaged down to the network's size,
 the bicubic that undoes some of that averaging is closest to the truth, at edges and elsewhere. Following the edges of
 L as well gains a little on clean pictures and loses it on grainy ones.
 """
