@@ -30,21 +30,20 @@ from archivecolor.config import ColorizeConfig
     show_default=True,
     help="As in colorize: what becomes of interlaced frames.",
 )
+@click.option("--fps", metavar="RATE", help="Rate of an image sequence, e.g. 24, 23.976 or 24000/1001.")
 @output_options
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @command_options
 def inspect(film: Path, output: Path | None, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Show what is in a film, and what colorize would do with it."""
     from archivecolor.colorize.inspection import inspect_film, inspect_still
-    from archivecolor.film import OutputSettings, is_still
+    from archivecolor.film import OutputSettings, is_pattern, is_still
 
-    config = ColorizeConfig(recombine=settings.pop("recombine"), deinterlace=settings.pop("deinterlace"))
-    if is_still(film):
+    config = ColorizeConfig(**{name: settings.pop(name) for name in ("recombine", "deinterlace", "fps")})
+    if is_still(film) and not is_pattern(film):
         sections = inspect_still(film)
     else:
-        sections = inspect_film(
-            film, output, OutputSettings(**settings, keep_luma=config.recombine == "luma"), config.fields
-        )
+        sections = inspect_film(film, output, OutputSettings(**settings, keep_luma=config.recombine == "luma"), config)
     if as_json:
         click.echo(json.dumps(sections, indent=2, ensure_ascii=False))
         return

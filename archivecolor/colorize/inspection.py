@@ -9,15 +9,16 @@ from typing import Any
 
 from archivecolor.colorize.mattes import Rectangle
 from archivecolor.colorize.pipeline import analyse, plan_warnings
+from archivecolor.colorize.places import is_sequence, plan_for
+from archivecolor.config import ColorizeConfig
 from archivecolor.errors import ArchiveColorError
 from archivecolor.film import (
-    Deinterlace,
     FilmInfo,
     OutputSettings,
     after_deinterlacing,
     default_extension,
-    plan_output,
     probe,
+    probe_sequence,
     read_still,
 )
 from archivecolor.film.probe import MATRIX_NAMES, PRIMARIES_NAMES, TRANSFER_NAMES, UNTAGGED
@@ -29,19 +30,20 @@ def inspect_film(
     film: Path,
     output: Path | None = None,
     settings: OutputSettings | None = None,
-    deinterlace: Deinterlace = "auto",
+    config: ColorizeConfig | None = None,
 ) -> Sections:
     """Titled groups of name and value, JSON-ready: file, picture, time, streams, tags, plan.
 
     Args:
         output: what ``colorize`` would write; the film's own name with the default extension when None. What would
             keep ``colorize`` from working is told under the plan, not raised.
-        deinterlace: what would become of interlaced frames.
+        config: what would become of interlaced frames, and the rate of an image sequence.
 
     Raises:
         FilmOpenError, FilmDecodeError: the film cannot be looked into.
     """
-    info = probe(film)
+    config = config or ColorizeConfig()
+    info = probe_sequence(film, config.rate) if is_sequence(film) else probe(film)
     analysis = analyse(info)
     picture = info.picture
     sections: Sections = {
@@ -89,10 +91,10 @@ def inspect_film(
         output = film.with_name(f"{film.stem}_colour{default_extension(film, settings.profile)}")
         if settings.profile is settings.codec is None:
             settings = replace(settings, profile="access")
-    sections["Colorize would"] = _plan(after_deinterlacing(info, deinterlace), output, settings)
+    sections["Colorize would"] = _plan(after_deinterlacing(info, config.fields), output, settings)
     if picture.interlaced:
         made = {"auto": "one progressive frame of each", "off": "kept", "fields": "two progressive frames of each"}
-        sections["Colorize would"]["interlaced_frames"] = made[deinterlace]
+        sections["Colorize would"]["interlaced_frames"] = made[config.fields]
     return sections
 
 
@@ -114,7 +116,7 @@ def inspect_still(path: Path) -> Sections:
 
 def _plan(info: FilmInfo, target: Path, settings: OutputSettings | None) -> dict[str, Any]:
     try:
-        plan = plan_output(info, target, settings)
+        plan = plan_for(info, target, settings or OutputSettings())
     except ArchiveColorError as error:
         return {"fail": str(error)}
     options = " ".join(f"{name}={value}" for name, value in plan.encoder_options.items())

@@ -136,7 +136,9 @@ def probe_sequence(path: Path, rate: Fraction | None) -> FilmInfo:
     first = read_frame(next(iter(files.values())))
     height, width = first.luma.shape
     is_full = pixel_format(first.pix_fmt).full_range_untagged
-    picture = Picture(width, height, first.pix_fmt, first.bit_depth, is_full, "bt709", tagged_transfer=13)
+    picture = Picture(
+        width, height, first.pix_fmt, first.bit_depth, is_full, "bt709", tagged_primaries=1, tagged_transfer=13
+    )
     codec = next(iter(files.values())).suffix.lower().lstrip(".")
     return FilmInfo(
         path=path,

@@ -162,6 +162,14 @@ def test_a_film_becomes_a_sequence(tmp_path, use_tiny_weights):
     assert verify(tmp_path / "out").passed
 
 
+def test_inspect_knows_sequences(tmp_path):
+    frames(tmp_path / "in", "dpx", 10)
+    result = CliRunner().invoke(main, ["inspect", str(tmp_path / "in"), "--fps", "18", "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["Picture"]["bit_depth"] == 10 and found["Time"]["frames"] == 6 and found["Time"]["rate_fps"] == 18
+
+
 def test_a_folder_that_is_not_ours_is_left_alone(tmp_path, use_tiny_weights):
     frames(tmp_path / "in", "png", 8)
     (tmp_path / "out").mkdir()
