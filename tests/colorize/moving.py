@@ -1,0 +1,37 @@
+"""Moving pictures for the tests of motion and steadiness: lightness as (H, W) float32 arrays, 0..100."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+SIDE_PX = 128
+
+
+def texture(seed: int, side_px: int = SIDE_PX) -> np.ndarray:
+    """Blotches of several sizes, as different as scenes are for different seeds."""
+    rng = np.random.default_rng(seed)
+    picture = np.zeros((side_px, side_px))
+    for size in (2, 5, 12):
+        layer = cv2.GaussianBlur(rng.standard_normal((side_px, side_px)), (0, 0), size)
+        picture += layer / layer.std()
+    return np.clip(50 + 12 * picture, 0, 100).astype(np.float32)
+
+
+def moved(picture: np.ndarray, x_px: float, y_px: float) -> np.ndarray:
+    """Shifted right and down, its border mirrored."""
+    shift = np.array([[1, 0, x_px], [0, 1, y_px]], np.float32)
+    size = picture.shape[1], picture.shape[0]
+    return cv2.warpAffine(picture, shift, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+
+
+def worn(picture: np.ndarray, rng: np.random.Generator, grain: float = 4.0) -> np.ndarray:
+    """As on old stock: exposure that jumps by up to 30 % and across the frame, grain, a scratch, specks of dust."""
+    h, w = picture.shape
+    slope = np.linspace(-0.1, 0.1, w) * rng.uniform(-1, 1)
+    out = picture * (rng.uniform(0.7, 1.3) + slope) + rng.uniform(-5, 5) + grain * rng.standard_normal((h, w))
+    out[:, rng.integers(w)] = 95
+    for _ in range(4):
+        y, x = rng.integers(h - 4), rng.integers(w - 4)
+        out[y : y + 3, x : x + 3] = rng.choice([5, 95])
+    return np.clip(out, 0, 100).astype(np.float32)

@@ -1,0 +1,170 @@
+"""Colour that is steady, follows the motion, and knows where a shot ends."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from archivecolor.colorize.motion import find_motion, glimpse
+from archivecolor.colorize.temporal import BLOCK, LONGEST_FLASH, LOOK_AHEAD, Steadier
+from tests.colorize.moving import SIDE_PX, moved, texture, worn
+
+SIZE = (SIDE_PX, SIDE_PX)
+
+
+def steady(
+    lightness: Sequence[np.ndarray],
+    ab: torch.Tensor,
+    *,
+    strength: float = 0.9,
+    batch: int = 4,
+    formats: Sequence[object] | None = None,
+) -> tuple[torch.Tensor, Steadier]:
+    formats = formats or [None] * len(lightness)
+    seen = [glimpse(L, kind) for L, kind in zip(lightness, formats, strict=True)]
+    links = [None, *(find_motion(a, b, SIZE) for a, b in itertools.pairwise(seen))]
+    steadier = Steadier(strength)
+    out: list[torch.Tensor] = []
+    for start in range(0, len(seen), batch):
+        some = slice(start, start + batch)
+        out += steadier.push(ab[some], seen[some], links[some])
+        assert len(out) >= min(start + batch, len(seen)) - BLOCK - LOOK_AHEAD - LONGEST_FLASH
+    out += steadier.flush()
+    return torch.stack(out), steadier
+
+
+def scene_colour(a: float = 20.0, b: float = 30.0) -> torch.Tensor:
+    """(2, h, w): warm, with a blue right half."""
+    ab = torch.empty(2, *SIZE)
+    ab[0], ab[1] = a, b
+    ab[1, :, SIDE_PX // 2 :] = -b
+    return ab
+
+
+def blotches(rng: np.random.Generator, strength: float = 6.0) -> torch.Tensor:
+    """(2, h, w): what a network adds to one frame and not to the next."""
+    noise = np.stack([cv2.GaussianBlur(rng.standard_normal(SIZE), (0, 0), 4) for _ in range(2)])
+    return torch.from_numpy(strength * noise / noise.std()).float()
+
+
+def step(ab: torch.Tensor) -> torch.Tensor:
+    """|change| of a and b from frame to frame."""
+    return (ab[1:] - ab[:-1]).abs()
+
+
+def test_a_still_grainy_shot_keeps_its_colour() -> None:
+    rng, scene = np.random.default_rng(0), texture(1)
+    frames = [np.clip(scene + 6 * rng.standard_normal(SIZE), 0, 100).astype(np.float32) for _ in range(40)]
+    ab = torch.stack([scene_colour() + blotches(rng, 4) for _ in frames])
+    out, _ = steady(frames, ab)
+    assert step(ab).mean() > 4
+    assert step(out).mean() < 0.4
+    assert torch.quantile(step(out).flatten()[::7], 0.99) < 1
+
+
+def test_wear_does_not_shake_the_colour() -> None:
+    rng, scene = np.random.default_rng(0), texture(1)
+    frames = [worn(moved(scene, *rng.normal(0, 0.7, 2)), rng) for _ in range(40)]
+    ab = torch.stack([scene_colour() + blotches(rng) for _ in frames])
+    out, steadier = steady(frames, ab)
+    assert steadier.shots == 1
+    assert step(out).mean() < step(ab).mean() / 4
+
+
+def test_a_long_still_shot_neither_fades_nor_drifts() -> None:
+    rng, scene = np.random.default_rng(0), texture(1)
+    ab = torch.stack([scene_colour() + blotches(rng, 3) for _ in range(120)])
+    out, steadier = steady([scene] * 120, ab)
+    assert steadier.shots == 1
+    left, right = out[..., : SIDE_PX // 2 - 8], out[..., SIDE_PX // 2 + 8 :]
+    for part, expected in ((left, (20, 30)), (right, (20, -30))):
+        for channel, value in enumerate(expected):
+            assert abs(part[-20:, channel].mean() - value) < 1
+            assert abs(part[-20:, channel].mean() - part[20:40, channel].mean()) < 0.5
+    assert torch.allclose(out[-20:].square().mean(), ab[-20:].square().mean(), rtol=0.05)
+
+
+@pytest.mark.parametrize("cut", [5, 16, 17, 23])
+def test_a_cut_leaves_no_ghost(cut: int) -> None:
+    one, other = texture(1), texture(2)
+    frames = [moved(one, n, 0) for n in range(cut)] + [moved(other, 0, n) for n in range(20)]
+    red, blue = torch.zeros(2, *SIZE), torch.zeros(2, *SIZE)
+    red[0], blue[1] = 60, -60
+    ab = torch.stack([red] * cut + [blue] * 20)
+    out, steadier = steady(frames, ab)
+    assert steadier.shots == 2
+    assert (out - ab).abs().max() < 1e-3
+
+
+def test_two_cuts_in_a_row_make_three_shots() -> None:
+    frames = [texture(1)] * 6 + [texture(2)] * 4 + [texture(3)] * 6
+    ab = torch.stack([torch.full((2, *SIZE), value) for value in [10.0] * 6 + [-20.0] * 4 + [30.0] * 6])
+    out, steadier = steady(frames, ab)
+    assert steadier.shots == 3
+    assert (out - ab).abs().max() < 1e-3
+
+
+def test_a_flash_does_not_part_a_shot() -> None:
+    rng, scene = np.random.default_rng(0), texture(1)
+    frames = [scene] * 30
+    frames[12] = np.full(SIZE, 100, np.float32)
+    frames[13] = np.zeros(SIZE, np.float32)
+    ab = torch.stack([scene_colour() + blotches(rng) for _ in frames])
+    ab[12:14] = 0
+    out, steadier = steady(frames, ab)
+    assert steadier.shots == 1
+    assert torch.equal(out[12:14], ab[12:14])
+    assert (out[14] - out[11]).abs().mean() < 1
+
+
+def test_a_fade_is_no_cut() -> None:
+    scene = texture(1)
+    fade = [scene * share for share in np.linspace(1, 0.2, 12, dtype=np.float32)]
+    _, steadier = steady([scene] * 5 + fade + fade[::-1] + [scene] * 5, torch.zeros(34, 2, *SIZE))
+    assert steadier.shots == 1
+
+
+def test_what_comes_out_does_not_depend_on_the_batches() -> None:
+    rng, scene, other = np.random.default_rng(0), texture(1), texture(2)
+    frames = [moved(scene, n, 0) for n in range(27)] + [moved(other, n, 0) for n in range(12)]
+    ab = torch.stack([scene_colour() + blotches(rng) for _ in frames])
+    expected, _ = steady(frames, ab, batch=1)
+    for batch in (5, 8, 39):
+        assert torch.equal(steady(frames, ab, batch=batch)[0], expected)
+
+
+def test_colour_goes_along_with_what_it_belongs_to() -> None:
+    rng, scene = np.random.default_rng(0), texture(1)
+    spot = np.zeros(SIZE, np.float32)
+    spot[40:80, 20:50] = 50
+    frames = [moved(scene, 2.5 * n, 0) for n in range(24)]
+    true = torch.stack([torch.from_numpy(np.stack([moved(spot, 2.5 * n, 0)] * 2)) for n in range(24)])
+    ab = true + torch.stack([blotches(rng) for _ in frames])
+    out, _ = steady(frames, ab)
+    assert (out - true)[4:-4].abs().mean() < 0.5 * (ab - true)[4:-4].abs().mean()
+
+
+def test_averaging_takes_no_colour_away() -> None:
+    rng, scene = np.random.default_rng(0), texture(1)
+    ab = torch.stack([scene_colour(5, 8) + blotches(rng, 10) for _ in range(40)])
+    out, _ = steady([scene] * 40, ab)
+    assert out.std() > 0.8 * ab.std()
+
+
+def test_frames_of_another_format_are_not_mixed_in() -> None:
+    scene = texture(1)
+    ab = torch.stack([torch.full((2, *SIZE), value) for value in [10.0] * 8 + [-20.0] * 8])
+    out, _ = steady([scene] * 16, ab, formats=["bars"] * 8 + ["whole"] * 8)
+    assert torch.allclose(out, ab, atol=1e-4)
+
+
+def test_a_strength_of_nothing_changes_nothing() -> None:
+    rng = np.random.default_rng(0)
+    ab = torch.stack([scene_colour() + blotches(rng) for _ in range(6)])
+    out, _ = steady([texture(1)] * 6, ab, strength=0.0)
+    assert torch.allclose(out, ab, atol=1e-3)
