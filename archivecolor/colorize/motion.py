@@ -24,7 +24,7 @@ neighbours in them, made to flicker by 30 % and very grainy, 0.34 at least, 0.57
 _LEAST_PX = 32
 _LEAST_CONTRAST = 1.5  # L*: below it there is nothing but noise to stretch
 _LEAST_SCALE, _MOST_SCALE, _SCALE_PER_NOISE = 6.0, 20.0, 6.0  # L*: differences that lower the trust to 0.37
-_FLOW_SLACK_PX2, _FLOW_SLACK = 0.5, 0.02
+_FLOW_SLACK_PX2, _FLOW_SLACK = 0.8, 0.02
 _STILL = 1.08  # a camera's motion that explains less than this is one of the grain
 _NOISE_VARIANCE = 4.0  # L* squared: windows with less detail do not count as alike
 
@@ -131,7 +131,7 @@ def _settle(a: Plane, b: Plane, flow: Plane, contrast: float) -> Plane:
     camera_error = _box(follows_camera, 13) * contrast + 0.02
     error = _box(np.abs(a - _warp(b, flow)), 13) * contrast + 0.02
     noise = float(np.percentile(error[::4, ::4], 20))
-    own = np.clip((0.9 - error / camera_error) / 0.15, 0, 1) * np.clip((camera_error / noise - 1.0) / 0.5, 0, 1)
+    own = np.clip((0.9 - error / camera_error) / 0.15, 0, 1) * np.clip((camera_error / noise - 1.2) / 0.3, 0, 1)
     settled: Plane = camera + own[..., None] * (flow - camera)
     return settled
 

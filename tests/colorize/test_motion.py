@@ -43,6 +43,18 @@ def test_a_still_picture_does_not_tremble_under_grain() -> None:
     assert np.percentile(np.abs(shift_px(found.back)), 95) < 0.1
 
 
+def test_what_was_hidden_is_not_trusted() -> None:
+    behind, front = texture(1), texture(2)[:48, :48]
+    earlier, later = behind.copy(), behind.copy()
+    earlier[40:88, 20:68] = front
+    later[40:88, 28:76] = front
+    found = link(earlier, later)
+    uncovered, object_itself, elsewhere = np.s_[46:82, 21:27], np.s_[46:82, 36:68], np.s_[:30]
+    assert found.trust_back[uncovered].mean() < 0.3
+    assert found.trust_back[object_itself].mean() > 0.8
+    assert found.trust_back[elsewhere].mean() > 0.9
+
+
 def test_the_camera_is_found_behind_a_moving_object() -> None:
     y, x = np.mgrid[0:128, 0:128].astype(np.float32)
     flow = np.stack([1.5 + 0.01 * (x - 64), 0.5 + 0.01 * (y - 64)], axis=-1)
