@@ -21,7 +21,7 @@ from archivecolor.film import (
     probe_sequence,
     read_still,
 )
-from archivecolor.film.probe import MATRIX_NAMES, PRIMARIES_NAMES, TRANSFER_NAMES, UNTAGGED
+from archivecolor.film.info import MATRIX_NAMES, PRIMARIES_NAMES, TRANSFER_NAMES, UNTAGGED
 
 Sections = dict[str, dict[str, Any]]
 

@@ -1,9 +1,10 @@
 """Films and stills in and out; the only part of archivecolor that uses PyAV."""
 
 from archivecolor.film.deinterlace import Deinterlace, after_deinterlacing
-from archivecolor.film.frames import LumaFrame, SidePacket
+from archivecolor.film.frames import LumaFrame, ReadReport, SidePacket
+from archivecolor.film.info import Chapter, FilmInfo, Picture, StreamInfo
 from archivecolor.film.pixels import PixelFormat, pixel_format
-from archivecolor.film.probe import Chapter, FilmInfo, Picture, StreamInfo, probe
+from archivecolor.film.probe import probe
 from archivecolor.film.profiles import (
     CONTAINERS,
     PROFILES,
@@ -12,7 +13,7 @@ from archivecolor.film.profiles import (
     default_extension,
     plan_output,
 )
-from archivecolor.film.reader import FilmReader, ReadReport
+from archivecolor.film.reader import FilmReader
 from archivecolor.film.samples import NEUTRAL_CHROMA, FilmSamples, picture_length_s, sample_frames
 from archivecolor.film.sequence_writer import SEQUENCE_OUTPUTS, SequenceWriter, plan_sequence
 from archivecolor.film.sequences import SequenceReader, holds_frames, is_pattern, probe_sequence, sequence_files

@@ -13,8 +13,8 @@ from av.filter import Graph
 
 from archivecolor.film.field_order import filter_chain
 from archivecolor.film.frames import LumaFrame
+from archivecolor.film.info import FilmInfo
 from archivecolor.film.pixels import Plane, plane_view
-from archivecolor.film.probe import FilmInfo
 
 Deinterlace = Literal["auto", "off", "fields"]
 """``auto``: interlaced frames become progressive, one for one; ``fields``: two frames of each; ``off``: as they are."""

@@ -1,14 +1,17 @@
-"""What a reader gives: frames of luma, and the packets of the other streams between them."""
+"""What a reader gives: frames of luma, the packets of the other streams between them, and a report."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from av.packet import Packet
 from av.stream import Stream
 
 from archivecolor.film.pixels import Plane
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +43,27 @@ class SidePacket:
 
     stream_index: int
     packet: Packet[Stream]
+
+
+@dataclass
+class ReadReport:
+    """What reading has met so far.
+
+    ``frames`` were decoded and lie in the cut, ``given`` came out of the reader (twice as many where fields became
+    frames). ``warnings`` are whole sentences, each once.
+    """
+
+    frames: int = 0
+    given: int = 0
+    deinterlaced: int = 0
+    resized_frames: int = 0
+    undecodable_packets: int = 0
+    corrupt_frames: int = 0
+    moved_timestamps: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, text: str) -> None:
+        """Note ``text`` once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+            log.warning("%s", text)

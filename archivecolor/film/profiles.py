@@ -15,9 +15,9 @@ from av.codec.codec import UnknownCodecError
 from av.video.codeccontext import VideoCodecContext
 
 from archivecolor.errors import FilmEncodeError
+from archivecolor.film.info import MATRIX_CODES, FilmInfo
 from archivecolor.film.opening import in_words, open_film
 from archivecolor.film.pixels import UnusablePixelFormatError, pixel_format
-from archivecolor.film.probe import MATRIX_CODES, FilmInfo
 from archivecolor.film.streams import Converted, LeftOut, StreamPlan, plan_streams
 
 # Extension -> (FFmpeg container, encoder by default). AVI and MPEG transport streams are not here: AVI cannot hold

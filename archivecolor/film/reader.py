@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -19,46 +17,23 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from archivecolor.errors import FilmDecodeError
+from archivecolor.film.clock import FrameClock
 from archivecolor.film.deinterlace import Deinterlace, Deinterlacer, after_deinterlacing
 from archivecolor.film.ffv1 import SliceCheck
 from archivecolor.film.field_order import FieldOrderReader
-from archivecolor.film.frames import LumaFrame, SidePacket
+from archivecolor.film.frames import LumaFrame, ReadReport, SidePacket
+from archivecolor.film.info import FilmInfo
 from archivecolor.film.opening import in_words, open_film
 from archivecolor.film.pixels import UnusablePixelFormatError, luma_plane, pixel_format
-from archivecolor.film.probe import FilmInfo, probe
+from archivecolor.film.probe import probe
 from archivecolor.film.resizing import fit_luma
 
 log = logging.getLogger(__name__)
 
 _MOST_DEMUX_ERRORS: Final = 64  # in a row, before the rest of a file is given up
 _MOST_PENDING: Final = 256
-_CLOCK_JUMP_S: Final = 1  # a step back of more than this is a new clock, less is a slip
 _SEEK_MARGIN_S: Final = 1
 _READ_ON_S: Final = 3  # past the end of a cut, for subtitles that lie later in the file than its picture
-
-
-@dataclass
-class ReadReport:
-    """What reading has met so far.
-
-    ``frames`` were decoded and lie in the cut, ``given`` came out of the reader (twice as many where fields became
-    frames). ``warnings`` are whole sentences, each once.
-    """
-
-    frames: int = 0
-    given: int = 0
-    deinterlaced: int = 0
-    resized_frames: int = 0
-    undecodable_packets: int = 0
-    corrupt_frames: int = 0
-    moved_timestamps: int = 0
-    warnings: list[str] = field(default_factory=list)
-
-    def warn(self, text: str) -> None:
-        """Note ``text`` once."""
-        if text not in self.warnings:
-            self.warnings.append(text)
-            log.warning("%s", text)
 
 
 def exact_time(seconds: float | Fraction) -> Fraction:
@@ -100,10 +75,7 @@ class FilmReader:
         self._deinterlacer = Deinterlacer(deinterlace, self._film.picture.bit_depth) if deinterlace != "off" else None
         self._field_order = FieldOrderReader()
         self._slices = SliceCheck() if self._film.codec == "ffv1" else None
-        self._last_pts: int | None = None
-        self._last_end: int | None = None
-        self._shift_ticks = 0
-        self._coded_times: list[int] = []  # a heap of packet times, where those are in coding order
+        self._clock = FrameClock(self._film, self.report)
         self._pending: dict[int, None] = {}  # times of packets whose frames are still to come
         self._container, self._video = self._open("AUTO")
         if self._start_s is not None:
@@ -211,7 +183,7 @@ class FilmReader:
             return True
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is None:
-            return self._last_pts is not None
+            return self._clock.last_pts is not None
         return self._is_wanted(stamp * packet.time_base)
 
     def _is_wanted(self, time_s: Fraction) -> bool:
@@ -239,8 +211,7 @@ class FilmReader:
     def _decode(self, packet: Packet[Stream] | None) -> Iterator[LumaFrame]:
         if packet is not None and packet.pts is not None and not packet.is_discard:
             self._pending[packet.pts] = None
-            if self._film.times_in_coding_order:
-                heapq.heappush(self._coded_times, packet.pts)
+            self._clock.expect(packet.pts)
             if len(self._pending) > _MOST_PENDING:
                 del self._pending[next(iter(self._pending))]
         if packet is not None and self._slices is not None and self._slices.is_damaged(bytes(packet)):
@@ -268,8 +239,8 @@ class FilmReader:
         which never came out are decoded once more without frame threads.
         """
         yield from self._decode(None)
-        last = self._last_pts
-        missing = {pts for pts in self._pending if last is None or pts + self._shift_ticks > last}
+        last = self._clock.last_pts
+        missing = {pts for pts in self._pending if last is None or pts + self._clock.shift_ticks > last}
         if not missing or not self._video.codec_context.thread_type & av.codec.context.ThreadType.FRAME:
             return
         self._container.close()
@@ -296,7 +267,8 @@ class FilmReader:
 
     def _luma_frame(self, frame: av.VideoFrame) -> LumaFrame:
         picture, name = self._film.picture, self._film.path.name
-        pts = self._place(frame)
+        is_first = self._clock.last_pts is None and self._start_s is None
+        pts = self._clock.place(frame)
         changed = (frame.width, frame.height) != (picture.width_px, picture.height_px)
         if changed:
             self._note_other_size(frame, pts)
@@ -308,19 +280,16 @@ class FilmReader:
                 luma = fit_luma(luma, self._video.codec_context.sample_aspect_ratio or Fraction(1), picture)
         except (UnusablePixelFormatError, av.error.FFmpegError) as error:
             raise FilmDecodeError(f"{self._film.path}: its picture cannot be used ({error})") from error
-        if self._last_pts is None and self._start_s is None:
+        if is_first:
             self._count_undecodable_beginning(pts)
         if frame.is_corrupt:
             self.report.corrupt_frames += 1
             self.report.warn(f"{name}: some frames are damaged in the source")
-        duration = frame.duration or None
-        self._last_pts = pts
-        self._last_end = pts + (duration or self._nominal_ticks())
         return LumaFrame(
             luma=luma,
             pts_ticks=pts,
             time_base=self._film.time_base,
-            duration_ticks=duration,
+            duration_ticks=frame.duration or None,
             is_corrupt=frame.is_corrupt,
             top_field_first=self._top_field_first(frame),
         )
@@ -364,31 +333,6 @@ class FilmReader:
         )
         return frame.reformat(format=picture.pix_fmt)
 
-    def _nominal_ticks(self) -> int:
-        rate = self._film.average_rate or Fraction(25)
-        return max(1, round(1 / rate / self._film.time_base))
-
-    def _place(self, frame: av.VideoFrame) -> int:
-        """The frame's presentation time in ticks, always later than the frame's before."""
-        name = self._film.path.name
-        pts = frame.pts if frame.pts is not None else frame.dts
-        if self._film.times_in_coding_order and self._coded_times:
-            pts = heapq.heappop(self._coded_times)  # the earliest of the packets that went in is shown next
-            self.report.warn(f"{name}: its times are in coding order; frames are placed in the order they are shown")
-        if pts is None:
-            self.report.warn(f"{name}: some frames carry no time; placed by the frame rate")
-            return self._last_end if self._last_end is not None else self._film.first_pts_ticks
-        pts += self._shift_ticks
-        if self._last_pts is None or pts > self._last_pts:
-            return pts
-        self.report.moved_timestamps += 1
-        if (self._last_pts - pts) * self._film.time_base > _CLOCK_JUMP_S and self._last_end is not None:
-            self._shift_ticks += self._last_end - pts
-            self.report.warn(f"{name}: the film's clock jumps back; the picture goes on without a gap")
-            return self._last_end
-        self.report.warn(f"{name}: some frames carry the time of the frame before; moved by one tick")
-        return self._last_pts + 1
-
     def _finish(self, was_cut: bool) -> None:
         report, info = self.report, self._film
         if not report.frames:
@@ -396,12 +340,13 @@ class FilmReader:
                 length = "" if info.duration_s is None else f"; the film is {info.duration_s:.3f} s long"
                 raise FilmDecodeError(f"{info.path}: no frame lies in the cut that was asked for{length}")
             raise FilmDecodeError(f"{info.path}: no frame of it can be decoded")
-        if was_cut or self._end_s is not None or self._last_end is None or info.duration_s is None:
+        last_end = self._clock.last_end
+        if was_cut or self._end_s is not None or last_end is None or info.duration_s is None:
             return
-        end_s = float((self._last_end - self._shift_ticks) * info.time_base)
+        end_s = float((last_end - self._clock.shift_ticks) * info.time_base)
         expected_s = float(info.first_pts_ticks * info.time_base) + info.duration_s
         is_exact = info.container.startswith(("mov", "avi"))
-        if is_exact and expected_s - end_s > max(0.5, 3 * self._nominal_ticks() * float(info.time_base)):
+        if is_exact and expected_s - end_s > max(0.5, 3 * self._clock.nominal_ticks * float(info.time_base)):
             report.warn(
                 f"{info.path.name}: the picture ends at {end_s:.2f} s of the {expected_s:.2f} s that the file "
                 "announces; the rest is missing or damaged"

@@ -7,8 +7,8 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
+from archivecolor.film.info import Picture
 from archivecolor.film.pixels import Plane
-from archivecolor.film.probe import Picture
 
 
 def fit_luma(luma: Plane, sample_aspect: Fraction, picture: Picture) -> Plane:

@@ -13,9 +13,9 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from archivecolor.errors import FilmDecodeError, FilmOpenError
+from archivecolor.film.info import FilmInfo
 from archivecolor.film.opening import open_film
 from archivecolor.film.pixels import Plane, chroma_deviation, luma_plane
-from archivecolor.film.probe import FilmInfo
 from archivecolor.film.sequences import SequenceFrame, read_frame
 
 # Mean distance of chroma from neutral, 8-bit code values, under which a picture passes for black-and-white: coding

@@ -16,9 +16,9 @@ from av.video.codeccontext import VideoCodecContext
 
 from archivecolor.errors import FilmEncodeError
 from archivecolor.film.frames import SidePacket
+from archivecolor.film.info import SEQUENCE, FilmInfo
 from archivecolor.film.opening import in_words
 from archivecolor.film.pixels import plane_view
-from archivecolor.film.probe import SEQUENCE, FilmInfo
 from archivecolor.film.profiles import OutputPlan, OutputSettings
 from archivecolor.film.sequences import is_pattern
 from archivecolor.film.stills import write_still

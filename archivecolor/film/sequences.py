@@ -14,11 +14,11 @@ import av
 import av.error
 
 from archivecolor.errors import ConfigError, FilmDecodeError, FilmOpenError
-from archivecolor.film.frames import LumaFrame
+from archivecolor.film.frames import LumaFrame, ReadReport
+from archivecolor.film.info import SEQUENCE, FilmInfo, Picture, StreamInfo
 from archivecolor.film.opening import in_words
 from archivecolor.film.pixels import Plane, UnusablePixelFormatError, chroma_deviation, luma_plane, pixel_format
-from archivecolor.film.probe import SEQUENCE, FilmInfo, Picture, StreamInfo
-from archivecolor.film.reader import ReadReport, exact_time
+from archivecolor.film.reader import exact_time
 from archivecolor.film.stills import read_still
 
 SEQUENCE_EXTENSIONS: Final = frozenset({".dpx", ".tif", ".tiff", ".png", ".jpg", ".jpeg"})

@@ -16,8 +16,8 @@ from av.container import InputContainer, OutputContainer
 from av.stream import AttachmentStream, Stream
 
 from archivecolor.errors import FilmEncodeError
+from archivecolor.film.info import FilmInfo
 from archivecolor.film.opening import codec_name, in_words, readable
-from archivecolor.film.probe import FilmInfo
 from archivecolor.film.sound import SoundConverter, SoundTarget, configure_sound, is_better_converted, sound_target
 from archivecolor.film.subtitles import SubtitleConverter, subtitle_target
 

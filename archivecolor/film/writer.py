@@ -23,10 +23,10 @@ from av.video.stream import VideoStream
 from archivecolor.errors import FilmEncodeError
 from archivecolor.film.field_order import FieldMarker
 from archivecolor.film.frames import SidePacket
+from archivecolor.film.info import FilmInfo
 from archivecolor.film.matroska import LayoutError, display_size, set_display_size
 from archivecolor.film.opening import in_words, open_film
 from archivecolor.film.pixels import plane_view
-from archivecolor.film.probe import FilmInfo
 from archivecolor.film.profiles import OutputPlan, configure
 from archivecolor.film.sound import SoundConverter
 from archivecolor.film.streams import add_converter, add_side_stream, carried_metadata, carried_tags, copy_chapters
