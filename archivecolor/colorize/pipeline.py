@@ -30,7 +30,6 @@ from archivecolor.colorize.mattes import Rectangle, find_picture
 from archivecolor.colorize.places import open_reader, open_writer, place_of, plan_for
 from archivecolor.colorize.recombine import PlaneFormat, Recombiner
 from archivecolor.colorize.sidecar import (
-    DIGITAL_SOURCE_TYPE,
     FixityInBackground,
     frame_counts,
     picture_record,
@@ -42,6 +41,7 @@ from archivecolor.colorize.workers import Workers
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import FilmEncodeError
 from archivecolor.film import (
+    DIGITAL_SOURCE_TYPE,
     FilmInfo,
     FilmReader,
     FilmWriter,

@@ -15,11 +15,9 @@ from archivecolor.colorize.atomic import atomic_output
 from archivecolor.colorize.engine import Engine
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import DataError, FilmEncodeError, FilmOpenError
-from archivecolor.film import FilmInfo, OutputPlan, ReadReport, is_pattern, sequence_files
+from archivecolor.film import DIGITAL_SOURCE_TYPE, FilmInfo, OutputPlan, ReadReport, is_pattern, sequence_files
 
 VERSION: Final = 1
-# IPTC NewsCodes, digital source type: a composite of a captured picture and of what a trained model made.
-DIGITAL_SOURCE_TYPE: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 _STATEMENT: Final = (
     "The colour was made by a trained model and is not a record of the colours that were before the camera; the "
     "lightness is the source's. This is an access version, not a replacement of the original."

@@ -17,7 +17,7 @@ from archivecolor.colorize.recombine import place_chroma
 from archivecolor.colorize.sidecar import fixity, record_of, write_record
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import ConfigError, FilmEncodeError
-from archivecolor.film import STILL_EXTENSIONS, read_still, write_still
+from archivecolor.film import STILL_EXTENSIONS, read_still, read_tags, write_still
 
 
 @torch.inference_mode()
@@ -49,13 +49,14 @@ def colorize_still(source: Path, output: Path, engine: Engine, config: ColorizeC
     ab = place_chroma(chroma, height, width, picture, height, width, config.chroma_upsampling, L)
     rgb = (color.lab_to_rgb(torch.cat([L, ab], dim=1))[0] * white).round().permute(1, 2, 0).cpu().numpy()
 
-    warnings = list(still.warnings)
+    tags = read_tags(source)
+    warnings = [*still.warnings, *tags.warnings]
     if not still.was_neutral:
         warnings.append("the source is in colour; only its luma was used")
     if still.bit_depth > 8 and extension in (".jpg", ".jpeg"):
         warnings.append("the source has 16 bits, JPEG 8; .png and .tif keep them")
     with atomic_output(output) as partial:
-        write_still(partial, rgb.astype(still.luma.dtype), extension, shown_as=output)
+        write_still(partial, rgb.astype(still.luma.dtype), extension, shown_as=output, tags=tags)
         record = record_of(
             source=source,
             source_fixity=fixity(source),

@@ -17,6 +17,7 @@ from archivecolor.film.reader import FilmReader
 from archivecolor.film.samples import NEUTRAL_CHROMA, FilmSamples, picture_length_s, sample_frames
 from archivecolor.film.sequence_writer import SEQUENCE_OUTPUTS, SequenceWriter, plan_sequence
 from archivecolor.film.sequences import SequenceReader, holds_frames, is_pattern, probe_sequence, sequence_files
+from archivecolor.film.still_tags import DIGITAL_SOURCE_TYPE, read_tags
 from archivecolor.film.stills import STILL_EXTENSIONS, Still, is_still, read_still, write_still
 from archivecolor.film.streams import LeftOut
 from archivecolor.film.synthetic import make_synthetic_film
@@ -24,6 +25,7 @@ from archivecolor.film.writer import EMPTY_BYTES, FilmWriter
 
 __all__ = [
     "CONTAINERS",
+    "DIGITAL_SOURCE_TYPE",
     "EMPTY_BYTES",
     "NEUTRAL_CHROMA",
     "PROFILES",
@@ -60,6 +62,7 @@ __all__ = [
     "probe",
     "probe_sequence",
     "read_still",
+    "read_tags",
     "sample_frames",
     "sequence_files",
     "write_still",

@@ -21,6 +21,7 @@ from archivecolor.film.opening import in_words
 from archivecolor.film.pixels import plane_view
 from archivecolor.film.profiles import OutputPlan, OutputSettings
 from archivecolor.film.sequences import is_pattern
+from archivecolor.film.still_tags import StillTags, read_tags
 from archivecolor.film.stills import write_still
 from archivecolor.film.streams import LeftOut
 from archivecolor.matrices import MATRICES
@@ -116,8 +117,20 @@ class SequenceWriter:
         if file.suffix.lower() == ".dpx":
             self._write_dpx(file, rgb)
         else:
-            write_still(file, rgb, shown_as=self.pattern)
+            write_still(file, rgb, shown_as=self.pattern, tags=self._tags(pts_ticks))
         self.frames += 1
+
+    def _tags(self, pts_ticks: int) -> StillTags | None:
+        """Those of the source's frame, where that is a file of its own."""
+        if not self.info.files:
+            return None
+        source = self.info.files[pts_ticks]
+        tags = read_tags(source)
+        for text in tags.warnings:
+            text = text.replace(source.name, self.info.path.name)
+            if text not in self.warnings:
+                self.warnings.append(text)
+        return tags
 
     def copy(self, side: SidePacket) -> None:
         """Nothing: an image sequence holds pictures only."""

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from archivecolor.errors import FilmEncodeError, FilmOpenError
 from archivecolor.film.pixels import Plane, rgb_to_luma
+from archivecolor.film.still_tags import StillTags, tagged_jpeg, tagged_png, tagged_tiff
 
 STILL_EXTENSIONS: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 JPEG_QUALITY: Final = 95
 _NEUTRAL_CODES: Final = 2.0
-_TIFF_DEFLATE: Final = 8
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,18 @@ def _decode(path: Path, raw: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[A
     return np.asarray(image)
 
 
-def write_still(path: Path, rgb: npt.NDArray[Any], extension: str | None = None, shown_as: Path | None = None) -> None:
+def write_still(
+    path: Path,
+    rgb: npt.NDArray[Any],
+    extension: str | None = None,
+    shown_as: Path | None = None,
+    tags: StillTags | None = None,
+) -> None:
     """Write R'G'B', (H, W, 3) uint8 or uint16, full range, to exactly ``path``.
 
     ``extension`` (``.png``, ``.jpg``, ``.tif``) chooses the encoder where ``path`` has a temporary name, and
-    ``shown_as`` is the name that errors give then. PNG and TIFF
-    (deflate) keep 16 bits; JPEG is 8 bit, 4:4:4, quality 95. Raises `FilmEncodeError`.
+    ``shown_as`` is the name that errors give then. ``tags`` are the source's; the digital source type is written even
+    without. PNG and TIFF (deflate) keep 16 bits; JPEG is 8 bit, 4:4:4, quality 95. Raises `FilmEncodeError`.
     """
     path = Path(path)
     kind = (extension or path.suffix).lower()
@@ -124,7 +130,7 @@ def write_still(path: Path, rgb: npt.NDArray[Any], extension: str | None = None,
         raise FilmEncodeError(f"{path}: stills are written as {', '.join(sorted(STILL_EXTENSIONS))}; not as {kind!r}")
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"a still is (H, W, 3) uint8 or uint16, not {rgb.shape} {rgb.dtype}")
-    options: list[int] = []
+    tags = tags or StillTags()
     if kind in (".jpg", ".jpeg"):
         if rgb.dtype == np.uint16:
             rgb = ((rgb.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
@@ -132,15 +138,22 @@ def write_still(path: Path, rgb: npt.NDArray[Any], extension: str | None = None,
             cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY,
             cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
         ]  # fmt: skip
-    elif kind in (".tif", ".tiff"):
-        options = [cv2.IMWRITE_TIFF_COMPRESSION, _TIFF_DEFLATE]
+        content = tagged_jpeg(_encode(shown_as or path, kind, rgb, options), tags)
+    elif kind == ".png":
+        content = tagged_png(_encode(shown_as or path, kind, rgb, []), tags)
+    else:
+        content = tagged_tiff(rgb, tags)
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise FilmEncodeError(f"{shown_as or path}: cannot be written: {error.strerror}") from error
+
+
+def _encode(path: Path, kind: str, rgb: npt.NDArray[Any], options: list[int]) -> bytes:
     try:
         whole, encoded = cv2.imencode(kind, np.ascontiguousarray(rgb[:, :, ::-1]), options)
     except cv2.error as error:
         raise FilmEncodeError(f"{path}: cannot be encoded as {kind}: {error}") from error
     if not whole:
         raise FilmEncodeError(f"{path}: cannot be encoded as {kind}")
-    try:
-        path.write_bytes(encoded.tobytes())
-    except OSError as error:
-        raise FilmEncodeError(f"{shown_as or path}: cannot be written: {error.strerror}") from error
+    return encoded.tobytes()
