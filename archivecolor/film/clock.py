@@ -63,5 +63,5 @@ class FrameClock:
             self.shift_ticks += self.last_end - pts
             self._report.warn(f"{name}: the film's clock jumps back; the picture goes on without a gap")
             return self.last_end
-        self._report.warn(f"{name}: some frames carry the time of the frame before; moved by one tick")
-        return self.last_pts + 1
+        self._report.warn(f"{name}: some frames carry the time of the frame before; moved behind it")
+        return self.last_pts + max(1, self.nominal_ticks // 4)  # Matroska's ticks are coarse

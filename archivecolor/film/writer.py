@@ -28,6 +28,7 @@ from archivecolor.film.matroska import LayoutError, display_size, set_display_si
 from archivecolor.film.opening import in_words, open_film
 from archivecolor.film.pixels import plane_view
 from archivecolor.film.profiles import OutputPlan, configure
+from archivecolor.film.sample_clock import SampleClock
 from archivecolor.film.sound import SoundConverter
 from archivecolor.film.streams import add_converter, add_side_stream, carried_metadata, carried_tags, copy_chapters
 from archivecolor.film.subtitles import SubtitleConverter
@@ -81,6 +82,7 @@ class FilmWriter:
         self._ends: dict[int, int] = {}
         self._side: dict[int, Stream] = {}
         self._converters: dict[int, SoundConverter | SubtitleConverter] = {}
+        self._sample_clocks: dict[int, SampleClock] = {}
         self._source: InputContainer | None = None  # stays open while its decoders are needed for conversions
         self._closed = False
         self._marker: FieldMarker | None = None
@@ -115,6 +117,8 @@ class FilmWriter:
                     added = add_side_stream(output, source, stream)
                     if added is not None:
                         self._side[stream.index] = added
+                        if (clock := SampleClock.wanted(stream, output)) is not None:
+                            self._sample_clocks[stream.index] = clock
                 elif stream.index in converted:
                     added, converter = add_converter(output, stream, converted[stream.index], self.offset_s)
                     self._side[stream.index], self._converters[stream.index] = added, converter
@@ -233,6 +237,8 @@ class FilmWriter:
             self._mux_all(converter.convert(side.packet))
             return
         packet = side.packet
+        if side.stream_index in self._sample_clocks:
+            self._sample_clocks[side.stream_index].retime(packet)
         base = packet.time_base
         shift = round(self.offset_s / base)
         pts = packet.pts if packet.pts is not None else packet.dts

@@ -101,3 +101,42 @@ def test_webm_gets_opus_in_step(tmp_path):
     name, _, line = heard(tmp_path / "b.webm")
     loud = np.flatnonzero(np.abs(line) > 4000)
     assert name == "opus" and abs(int(loud[0]) - 24_000) < 200
+
+
+@pytest.mark.parametrize("codec", ["libopus", "ac3"])
+def test_copied_sound_out_of_milliseconds_lies_to_the_sample(tmp_path, codec):
+    click = np.zeros(RATE, np.float32)
+    click[24000:24010] = 0.8
+    with av.open(str(tmp_path / "a.mkv"), "w") as output:
+        video = output.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        track: Any = output.add_stream(codec, rate=RATE, layout="mono")
+        for number in range(25):
+            frame = luma_frame(picture(number, 64, 48), "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+        whole = av.AudioFrame.from_ndarray(click[None], format="flt", layout="mono")
+        whole.sample_rate, whole.pts, whole.time_base = RATE, 0, Fraction(1, RATE)
+        fifo = av.AudioFifo()
+        fifo.write(av.AudioResampler(track.format, "mono", RATE).resample(whole)[0])
+        while (some := fifo.read(track.codec_context.frame_size, partial=True)) is not None:
+            output.mux(track.encode(some))
+        output.mux(track.encode(None))
+    through(tmp_path / "a.mkv", tmp_path / "b.mp4")
+    with av.open(str(tmp_path / "b.mp4")) as made:
+        [sound] = made.streams.audio
+        frames = list(made.decode(sound))
+    starts = [frame.pts * frame.time_base * RATE for frame in frames]
+    assert {b - a - frame.samples for a, b, frame in zip(starts, starts[1:], frames, strict=False)} == {0}
+    line = np.concatenate([frame.to_ndarray()[0] for frame in frames])
+    if codec == "libopus":  # AC-3 in Matroska does not say how much its encoder put in front
+        assert starts[0] == 0 and abs(int(np.abs(line).argmax()) - 24004) < 8
+
+
+def test_opus_packets_say_how_long_they_are():
+    from archivecolor.film.sample_clock import opus_samples
+
+    assert [opus_samples(bytes([toc << 3])) for toc in (3, 12, 16, 31)] == [2880, 480, 120, 960]
+    assert opus_samples(bytes([31 << 3 | 1])) == 1920 and opus_samples(bytes([31 << 3 | 3, 3])) == 2880
+    assert opus_samples(b"") == 0
