@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from archivecolor.cli.console import command_options, error_console, print_warning
+from archivecolor.cli.evaluate_films import evaluate_films
+from archivecolor.cli.options import TimeOfFilm, colour_options, weights_option
 from archivecolor.cli.training_display import decoding_bar
+from archivecolor.config import ColorizeConfig
 from archivecolor.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -26,11 +30,16 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("methods", metavar="[NAME=]RUN_OR_WEIGHTS...", nargs=-1, required=True)
+@click.argument("methods", metavar="[NAME=]RUN_OR_WEIGHTS...|CLIP...", nargs=-1, required=True)
+@click.option(
+    "--film",
+    "films",
+    is_flag=True,
+    help="The arguments are clips: each is made grey, colourised, and held against its own colours.",
+)
 @click.option(
     "--data",
     multiple=True,
-    required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Folder of colour photographs, searched through; may be given several times.",
@@ -43,13 +52,13 @@ if TYPE_CHECKING:
     default=256,
     show_default=True,
     metavar="PX",
-    help="Height and width evaluated at.",
+    help="Height and width evaluated at; of a film, its longest side.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write table.json, table.md, fig4_histograms.png and fig5_grid.png there.",
+    help="Write tables there (JSON, Markdown) and figures (PNG).",
 )
 @click.option(
     "--grid", type=click.IntRange(1), default=6, show_default=True, metavar="N", help="Photographs in the grid."
@@ -69,12 +78,10 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", show_default=True, help="auto, cuda, cuda:1, mps or cpu.")
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "bf16", "fp32"]),
-    default="fp32",
-    show_default=True,
-    help="Arithmetic of the generators.",
+    type=click.Choice(["auto", "bf16", "fp32", "int8"]),
+    help="Arithmetic of the generators: fp32 unless said otherwise, auto for films.",
 )
-@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Photographs at a time.")
+@click.option("--batch-size", type=click.IntRange(1), help="Photographs or frames at a time.")
 @click.option(
     "--cache",
     type=click.Choice(["none", "disk", "ram"]),
@@ -83,11 +90,26 @@ if TYPE_CHECKING:
     help="Where decoded photographs are kept.",
 )
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Folder of the cache of decoded photographs.")
+@weights_option
+@colour_options
+@click.option("--start", "start_s", type=TimeOfFilm(), help="Of each film, begin here.")
+@click.option("--end", "end_s", type=TimeOfFilm(), help="Of each film, stop before here.")
+@click.option(
+    "--point",
+    "points",
+    type=(click.FloatRange(0, 1), click.FloatRange(0, 1)),
+    multiple=True,
+    metavar="X Y",
+    help="Follow a and b here over time, parts of a film's width and height; may be given several times.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON on standard output.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the table as Markdown on standard output.")
+@click.pass_context
 @command_options
 def evaluate(
+    context: click.Context,
     methods: tuple[str, ...],
+    films: bool,
     data: tuple[Path, ...],
     images: int | None,
     size_px: int,
@@ -96,15 +118,17 @@ def evaluate(
     vgg: str | None,
     vgg_input: Any,
     device: str,
-    precision: str,
-    batch_size: int,
+    precision: Any,
+    batch_size: int | None,
     cache: Any,
     cache_dir: Path | None,
+    points: tuple[tuple[float, float], ...],
     as_json: bool,
     as_markdown: bool,
     quiet: bool,
+    **film_settings: Any,
 ) -> None:
-    """Measure runs and weights: the columns of the paper's Table I and more, and its figures 4 and 5.
+    """Measure runs and weights on photographs: the columns of the paper's Table I and more, and its figures 4 and 5.
 
     Each method is a run folder (its averaged generator is taken) or a .safetensors file, under its own name or the
     one before the equals sign. The rows grey (no colour at all) and truth bound what the figures mean.
@@ -112,9 +136,25 @@ def evaluate(
     \b
     archivecolor evaluate --data imagenet_test runs/bn runs/ibn-sn-md --out table1
     archivecolor evaluate --data photos --markdown ours=weights/ibn-sn-md.safetensors
+
+    With --film, measure how steady films become and how close to their own colours, beside colouring each frame by
+    itself, the clip's own colours and none at all. A clip that is black-and-white has no truth to be held against.
+
+    \b
+    archivecolor evaluate --film colour_clip.mp4 --out steadiness
     """
     if as_json and as_markdown:
         raise click.UsageError("--json and --markdown cannot both be printed; --out DIR writes both")
+    _refuse_misplaced(context, films)
+    if films:
+        config = ColorizeConfig(device=device, precision=precision or "auto", batch_size=batch_size, **film_settings)
+        evaluate_films(methods, config, size_px, points, out, as_json=as_json, as_markdown=as_markdown, quiet=quiet)
+        return
+    if not data:
+        raise click.UsageError("name the photographs with --data DIR, or measure films with --film")
+    precision, batch_size = precision or "fp32", batch_size or 16
+    if precision == "int8":
+        raise click.UsageError("--precision int8 is fitted to a film; it goes with --film")
 
     from archivecolor.colorize.device import choose_device, choose_dtype
     from archivecolor.evaluation.table import evaluate as evaluate_methods
@@ -151,6 +191,20 @@ def evaluate(
         click.echo(evaluation.to_markdown())
     elif not quiet:
         _show_table(evaluation)
+
+
+_PHOTOGRAPHS_ONLY = {"data", "images", "grid", "vgg", "vgg_input", "cache", "cache_dir"}
+_EITHER = {"methods", "films", "size_px", "out", "device", "precision", "batch_size", "as_json", "as_markdown"}
+
+
+def _refuse_misplaced(context: click.Context, films: bool) -> None:
+    """Options of the one kind of evaluation given for the other are wrong usage."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
+        if given and name not in _EITHER | {"quiet", "debug"} and films == (name in _PHOTOGRAPHS_ONLY):
+            other = "does not go with --film" if films else "goes with --film only"
+            raise click.UsageError(f"{parameter.opts[0]} {other}")
 
 
 def load_methods(given: tuple[str, ...], size_px: int) -> dict[str, Generator]:

@@ -99,17 +99,7 @@ def _all(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return decorate
 
 
-engine_options = _all(
-    click.option("--weights", metavar="NAME|FILE", help="Generator weights; those that ship by default."),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps, ..."),
-    click.option(
-        "--precision",
-        type=click.Choice(["auto", "fp32", "bf16", "int8"]),
-        default="auto",
-        show_default=True,
-        help="Arithmetic of the network; auto is the fastest that keeps the colours.",
-    ),
-    click.option("--batch-size", type=click.IntRange(min=1), help="Frames at a time; halved if memory runs out."),
+colour_options = _all(
     click.option(
         "--render-size",
         "render_size_px",
@@ -154,6 +144,23 @@ engine_options = _all(
         metavar="on|off|STRENGTH",
         help=f"Steady the colour over time; STRENGTH from 0, off, to {MOST_TEMPORAL}, on is {ColorizeConfig.temporal}.",
     ),
+)
+"""What the colour looks like."""
+
+weights_option = click.option("--weights", metavar="NAME|FILE", help="Generator weights; those that ship by default.")
+
+engine_options = _all(
+    weights_option,
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps, ..."),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16", "int8"]),
+        default="auto",
+        show_default=True,
+        help="Arithmetic of the network; auto is the fastest that keeps the colours.",
+    ),
+    click.option("--batch-size", type=click.IntRange(min=1), help="Frames at a time; halved if memory runs out."),
+    colour_options,
 )
 """How the colour is made."""
 

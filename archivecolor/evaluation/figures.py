@@ -1,12 +1,14 @@
-"""The paper's Fig. 4 and Fig. 5 of an evaluation, as PNG."""
+"""Figures of evaluations as PNG: the paper's Fig. 4 and Fig. 5, and the colours of a clip over time."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from archivecolor.errors import ConfigError, DataError
+from archivecolor.evaluation.films import FilmEvaluation
 from archivecolor.evaluation.metrics import AB_BINS, AB_LOWEST
 from archivecolor.evaluation.table import GREY, TRUTH, Evaluation
 
@@ -55,6 +57,55 @@ def draw_grid(evaluation: Evaluation, path: Path) -> None:
             axes.set_axis_off()
         grid[0][column].set_title(name, fontsize="medium")
     _save(figure, path)
+
+
+def draw_ab_over_time(evaluation: FilmEvaluation, path: Path) -> None:
+    """a and b at the points followed, each rendering and the truth, frame by frame.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+        DataError: the file cannot be written.
+    """
+    figure = _figure(11, 1.7 * len(evaluation.points) + 0.6)
+    grid = figure.subplots(len(evaluation.points), 2, sharex=True, squeeze=False)
+    for row, (x, y) in enumerate(evaluation.points):
+        for channel, axes in enumerate(grid[row]):
+            for name, ab in evaluation.ab.items():
+                if name != GREY:
+                    axes.plot(ab[:, row, channel], label=name, **_line(name))
+            axes.set_ylabel(f"{'ab'[channel]}* at {x:g}, {y:g}", fontsize="small")
+            axes.grid(alpha=0.3)
+    grid[0][1].legend(fontsize="small")
+    for axes in grid[-1]:
+        axes.set_xlabel("frame")
+    _save(figure, path)
+
+
+def draw_film_measures(evaluation: FilmEvaluation, path: Path) -> None:
+    """Warping error of a and b, and colourfulness, of each frame.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+        DataError: the file cannot be written.
+    """
+    figure = _figure(11, 5)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    for name, scores in evaluation.scores.items():
+        if name != GREY:
+            upper.plot(scores.warping_ab, label=name, **_line(name))
+            lower.plot(scores.colourfulness, label=name, **_line(name))
+    upper.set_yscale("symlog", linthresh=0.1)
+    upper.set_ylabel("warping error of ab")
+    lower.set_ylabel("colourfulness")
+    lower.set_xlabel("frame")
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+    upper.legend(fontsize="small")
+    _save(figure, path)
+
+
+def _line(name: str) -> dict[str, Any]:
+    return {"color": "black", "linewidth": 1.6} if name == TRUTH else {"linewidth": 1.1}
 
 
 def _figure(width_in: float, height_in: float):  # type: ignore[no-untyped-def]  # matplotlib is optional

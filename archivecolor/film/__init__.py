@@ -1,5 +1,6 @@
 """Films and stills in and out; the only part of archivecolor that uses PyAV."""
 
+from archivecolor.film.colour import read_rgb
 from archivecolor.film.deinterlace import Deinterlace, after_deinterlacing
 from archivecolor.film.frames import LumaFrame, ReadReport, SidePacket
 from archivecolor.film.info import Chapter, FilmInfo, Picture, StreamInfo
@@ -61,6 +62,7 @@ __all__ = [
     "plan_sequence",
     "probe",
     "probe_sequence",
+    "read_rgb",
     "read_still",
     "read_tags",
     "sample_frames",
