@@ -104,10 +104,8 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON on standard output.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the table as Markdown on standard output.")
-@click.pass_context
 @command_options
 def evaluate(
-    context: click.Context,
     methods: tuple[str, ...],
     films: bool,
     data: tuple[Path, ...],
@@ -145,7 +143,7 @@ def evaluate(
     """
     if as_json and as_markdown:
         raise click.UsageError("--json and --markdown cannot both be printed; --out DIR writes both")
-    _refuse_misplaced(context, films)
+    _refuse_misplaced(click.get_current_context(), films)
     if films:
         config = ColorizeConfig(device=device, precision=precision or "auto", batch_size=batch_size, **film_settings)
         evaluate_films(methods, config, size_px, points, out, as_json=as_json, as_markdown=as_markdown, quiet=quiet)
