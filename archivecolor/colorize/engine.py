@@ -58,11 +58,11 @@ class Engine:
         self._halving = threading.Lock()
         self.weights_path = find_weights(config.weights)
         self.weights_sha256 = verify(self.weights_path)
-        generator = fold_generator(load_generator(self.weights_path))
+        generator = fold_generator(load_generator(self.weights_path), self.dtype)
         multiple = generator.config.size_multiple_px
         if self.render_size_px % multiple:
             raise ConfigError(f"these weights take render sizes in multiples of {multiple} px")
-        self._generator = generator.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._generator = generator.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._int8: QuantizedGenerator | None = None
         self._may_use_int8 = config.precision in ("auto", "int8") and supports_int8(self.device)
 

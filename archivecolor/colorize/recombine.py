@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from archivecolor import color
+from archivecolor.colorize.color_table import ColorTable
 from archivecolor.colorize.engine import resize_area
 from archivecolor.colorize.mattes import Rectangle
 from archivecolor.colorize.upsampling import ChromaUpsampling, upsample_ab
@@ -45,8 +46,9 @@ class Recombiner:
     reaches. ``"luma"``: the luma plane is the source's own, code value for code value, and only chroma is made;
     source and output must agree in bit depth and range. ``upsampling`` brings ab to the size of the output's chroma.
 
-    Where pixels share a chroma sample, colour is converted for the darkest and the brightest of them, and between the
-    two Y' is taken to be linear in the source's luma. Where they lie far apart, at hard edges, each pixel is converted.
+    On a CPU, 8-bit luma becomes 8-bit planes by table (`ColorTable`); everything else is computed. A CPU then converts
+    colour, where pixels share a chroma sample, for the darkest and the brightest of them, and between the two takes Y'
+    to be linear in the source's luma. Where they lie far apart, at hard edges, each pixel is converted.
     """
 
     def __init__(
@@ -67,6 +69,9 @@ class Recombiner:
         self._converts_each_pixel = device.type != "cpu"  # arithmetic costs a GPU nothing
         self._to_linear = torch.tensor(_LAB_XYZ_TO_RGB, device=device)
         self._to_ycbcr = _ycbcr_matrix(out.matrix).to(device)
+        self._table: ColorTable | None = None
+        if device.type == "cpu" and bit_depth == out.bit_depth == 8:
+            self._table = ColorTable(self._convert_to_codes)
         self._most_span = int(_MOST_SPAN * (self.source_range[1] - self.source_range[0]))
 
     def lightness(self, luma: Tensor) -> Tensor:
@@ -107,6 +112,11 @@ class Recombiner:
         cr = torch.empty_like(cb)
         for rows in self._tiles(n * chroma_h, chroma_w):
             full = slice(rows.start << log2_h, rows.stop << log2_h)
+            if self._table:
+                part = tall[full].numpy(), tall_ab[:, rows].numpy()
+                planes = self._table.planes(*part, log2_w, log2_h, keep_luma=self.mode == "luma")
+                y[full], cb[rows], cr[rows] = (torch.from_numpy(plane) for plane in planes)
+                continue
             block = _Blocks(tall[full], log2_w, log2_h)
             if self.mode == "luma":
                 _, b, r = self._convert(block.mean().round_().int(), tall_ab[:, rows])
@@ -146,6 +156,11 @@ class Recombiner:
         L = self.lightness(luma[None])[0, 0]
         ycbcr = _encode(_lab_to_linear(L, ab, self._to_linear), self._to_ycbcr)
         return ycbcr[0].view(luma.shape), ycbcr[1].view(luma.shape), ycbcr[2].view(luma.shape)
+
+    def _convert_to_codes(self, luma: Tensor, ab: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Code values of what `_convert` gives."""
+        y, cb, cr = self._convert(luma, ab)
+        return self._luma_codes(y), self._chroma_codes(cb), self._chroma_codes(cr)
 
     @property
     def _code_dtype(self) -> torch.dtype:

@@ -49,7 +49,7 @@ _SHORT_NAMES: Final = {
     "dnxhr": "dnxhd",
 }
 _CRF: Final = {"libx264": 14, "libx265": 18, "libsvtav1": 22, "libvpx-vp9": 20}
-_PRESET: Final = {"libx264": "medium", "libx265": "medium", "libsvtav1": "7"}
+_PRESET: Final = {"libx264": "faster", "libx265": "medium", "libsvtav1": "7"}
 _ALWAYS_LOSSLESS: Final = {"ffv1", "ffvhuff", "huffyuv", "utvideo", "rawvideo", "v210"}
 _TEN_BIT_BY_NATURE: Final = {"libx265", "libsvtav1", "hevc_nvenc", "av1_nvenc", "prores_ks", "prores_aw", "dnxhd"}
 _EVEN_SIZES_ONLY: Final = {"libx264", "libx265", "h264_nvenc", "hevc_nvenc", "av1_nvenc", "libsvtav1"}

@@ -17,6 +17,15 @@ def sum_2x2(x: Tensor) -> Tensor:
     return rows[..., 1:] + rows[..., :-1]
 
 
+def convolve_up(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`UpConv2d` without its spectral norm; ``kernel`` is the 4x4 one as `UpConv2d.kernel` gives it.
+
+    Each output is the sum of four terms, so each takes a quarter of the bias.
+    """
+    terms = F.conv_transpose2d(x, kernel, None if bias is None else bias / 4, stride=2)
+    return sum_2x2(terms[:, :, 1:, 1:])
+
+
 class SpectralConv2d(nn.Module):
     """4x4 convolution whose weight is divided by its largest singular value where ``spectral_norm`` is on.
 
@@ -111,9 +120,8 @@ class UpConv2d(SpectralConv2d):
         return weight.flip(2, 3).transpose(0, 1)
 
     def convolve(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The bare convolution; each output is the sum of four terms, so each takes a quarter of the bias."""
-        terms = F.conv_transpose2d(x, kernel, None if bias is None else bias / 4, stride=2)
-        return sum_2x2(terms[:, :, 1:, 1:])
+        """The bare convolution."""
+        return convolve_up(x, kernel, bias)
 
 
 class InstanceNorm2d(nn.Module):

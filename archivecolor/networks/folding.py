@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archivecolor.config import GeneratorConfig
-from archivecolor.networks.blocks import InstanceNorm2d, SpectralConv2d, UpConv2d
+from archivecolor.networks.blocks import InstanceNorm2d, SpectralConv2d, UpConv2d, convolve_up
 from archivecolor.networks.generator import LEAK, DownBlock, Generator, UpBlock
 
 
@@ -31,7 +31,7 @@ class FoldedConv2d(nn.Module):
         self.kernel: Tensor
         self.bias: Tensor
         self.is_up = isinstance(conv, UpConv2d)
-        self.convolve = conv.convolve
+        self.geometry = {"stride": conv.stride, "padding": conv.padding}
         self.norm = copy.deepcopy(norm) if isinstance(norm, InstanceNorm2d) else nn.Identity()
 
     def plain_kernel(self) -> Tensor:
@@ -39,7 +39,10 @@ class FoldedConv2d(nn.Module):
         return self.kernel.transpose(0, 1).flip(2, 3) if self.is_up else self.kernel
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.convolve(x, self.kernel, self.bias)
+        if self.is_up:
+            y = convolve_up(x, self.kernel, self.bias)
+        else:
+            y = F.conv2d(x, self.kernel, self.bias, **self.geometry)
         if isinstance(self.norm, InstanceNorm2d):
             y = instance_norm(y, self.norm.weight, self.norm.bias, self.norm.eps)
         return y
@@ -57,9 +60,9 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor
     return torch.addcmul(shift.to(x.dtype)[..., None, None], x, scale.to(x.dtype)[..., None, None])
 
 
-def _fold(block: nn.Module) -> FoldedConv2d:
+def _fold(block: nn.Module, dtype: torch.dtype) -> FoldedConv2d:
     assert isinstance(block, DownBlock | UpBlock)
-    return FoldedConv2d(block.conv, block.norm)
+    return FoldedConv2d(block.conv, block.norm).to(dtype)
 
 
 class FoldedGenerator(nn.Module):
@@ -70,12 +73,12 @@ class FoldedGenerator(nn.Module):
 
     config: GeneratorConfig
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: Generator, dtype: torch.dtype) -> None:
         super().__init__()
         self.config = generator.config
-        self.encoder = nn.ModuleList(_fold(block) for block in generator.encoder)
-        self.decoder = nn.ModuleList(_fold(block) for block in generator.decoder)
-        self.output = FoldedConv2d(generator.output, nn.Identity())
+        self.encoder = nn.ModuleList(_fold(block, dtype) for block in generator.encoder)
+        self.decoder = nn.ModuleList(_fold(block, dtype) for block in generator.decoder)
+        self.output = FoldedConv2d(generator.output, nn.Identity()).to(dtype)
 
     def forward(self, l_norm: Tensor) -> Tensor:
         return self.finish(*self.activations(l_norm))
@@ -98,11 +101,14 @@ class FoldedGenerator(nn.Module):
 
 
 @torch.no_grad()
-def fold_generator(generator: Generator) -> FoldedGenerator:
-    """Fold ``generator`` (left untouched, put in evaluation mode for the purpose) into a `FoldedGenerator`."""
+def fold_generator(generator: Generator, dtype: torch.dtype = torch.float32) -> FoldedGenerator:
+    """Fold ``generator`` (left untouched, put in evaluation mode for the purpose) into a `FoldedGenerator`.
+
+    Folded in float32, block by block, and kept in ``dtype``.
+    """
     was_training = generator.training
     generator.eval()
     try:
-        return FoldedGenerator(generator).requires_grad_(False).eval()
+        return FoldedGenerator(generator, dtype).requires_grad_(False).eval()
     finally:
         generator.train(was_training)

@@ -9,8 +9,8 @@ rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,9 @@ _TOP = 255 - _ZERO
 _INPUT_ZERO, _INPUT_STEP = 128, 1 / 127
 _KEPT = 0.9999
 """Part of the activations that the codes reach to; clipping the last few leaves finer steps for all."""
-_MOST_SAMPLES = 1_000_000
+_FRAMES_AT_A_TIME = 4
+_MOST_SAMPLES = 400_000
+"""Outputs of a layer that are looked at, of so many frames."""
 
 
 def supports_int8(device: torch.device) -> bool:
@@ -49,9 +51,10 @@ class QuantizedGenerator:
     def __init__(self, folded: FoldedGenerator, l_norm: Tensor) -> None:
         """Fit the steps to the activations that ``l_norm`` (N, 1, H, W), frames like those to come, causes."""
         self._dtype = l_norm.dtype
-        downs, ups = folded.activations(l_norm)
-        expected = folded.finish(downs, ups)
-        down_steps, up_steps = [_steps(x) for x in downs], [_steps(x) for x in ups]
+        frames = torch.split(l_norm, _FRAMES_AT_A_TIME)
+        seen, outputs = zip(*(_look(folded, some) for some in frames), strict=True)
+        of_layers = [_steps(of_layer) for of_layer in zip(*seen, strict=True)]
+        down_steps, up_steps = of_layers[: len(folded.encoder)], of_layers[len(folded.encoder) :]
 
         in_steps, zero = torch.tensor([_INPUT_STEP]), _INPUT_ZERO
         self._encoder = []
@@ -66,7 +69,7 @@ class QuantizedGenerator:
 
         # Roundings do not cancel out entirely: what is left of them, a tint over the whole picture, is taken away.
         self._tint = torch.zeros(2, 1, 1)
-        difference = self(l_norm) - expected
+        difference = torch.cat([self(some) for some in frames]) - torch.cat(outputs)
         self._tint = difference.mean(dim=(0, 2, 3)).view(2, 1, 1)
         self.deviation = float((difference - self._tint).abs().mean())
 
@@ -122,13 +125,33 @@ def _convolutions(modules: Iterable[torch.nn.Module]) -> list[FoldedConv2d]:
     return [module for module in modules if isinstance(module, FoldedConv2d)]
 
 
-def _steps(x: Tensor) -> Tensor:
-    """What a code must be worth in each channel of (N, C, H, W), float32 (C,)."""
-    x = x.transpose(0, 1).flatten(1).float()
-    x = x[:, :: max(1, x.numel() // _MOST_SAMPLES)]
+class _Seen(NamedTuple):
+    """Of a layer's outputs (N, C, H, W): each channel's range, (C,), and an even sample, (C, M); float32."""
+
+    lowest: Tensor
+    highest: Tensor
+    sample: Tensor
+
+
+def _look(folded: FoldedGenerator, l_norm: Tensor) -> tuple[list[_Seen], Tensor]:
+    """What each block of ``folded`` puts out for these frames, encoder first; and its own output."""
+    downs, ups = folded.activations(l_norm)
+    seen = []
+    for x in (*downs, *ups):
+        values = x.transpose(0, 1).flatten(1)
+        sample = values[:, :: max(1, x.numel() // _MOST_SAMPLES)].float()
+        seen.append(_Seen(values.amin(dim=1).float(), values.amax(dim=1).float(), sample))
+    return seen, folded.finish(downs, ups)
+
+
+def _steps(seen: Sequence[_Seen]) -> Tensor:
+    """What a code must be worth in each channel of a layer, float32 (C,); ``seen`` is the same layer's every time."""
+    x = torch.cat([one.sample for one in seen], dim=1)
     tail = max(1, round(x.numel() * (1 - _KEPT)))
     whole = torch.maximum(x.flatten().topk(tail).values[-1] / _TOP, (-x).flatten().topk(tail).values[-1] / _ZERO)
-    own = torch.maximum(x.amax(dim=1) / _TOP, (-x).amax(dim=1) / _ZERO)
+    highest = torch.stack([one.highest for one in seen]).amax(dim=0)
+    lowest = torch.stack([one.lowest for one in seen]).amin(dim=0)
+    own = torch.maximum(highest / _TOP, -lowest / _ZERO)
     return (torch.minimum(own, whole).clamp_min(whole / 1000) * whole).sqrt().clamp_min(1e-6)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -116,18 +118,50 @@ def test_the_fast_conversion_is_the_plain_one(matrix: str) -> None:
     assert (torch.stack(fast) - plain).abs().max() < 2e-5
 
 
+@pytest.mark.parametrize("depth", [8, 10])  # by table, by arithmetic
 @pytest.mark.parametrize("grain", [0, 4, 60])
 @pytest.mark.parametrize(("log2_w", "log2_h"), [(1, 1), (1, 0), (2, 2)])
-def test_blocks_that_share_a_chroma_sample_keep_every_pixels_lightness(log2_w: int, log2_h: int, grain: int) -> None:
+def test_blocks_that_share_a_chroma_sample_keep_every_pixels_lightness(
+    log2_w: int, log2_h: int, grain: int, depth: int
+) -> None:
     """Against converting each pixel: smooth, grainy, and as contrasty as a picture can be."""
     random = torch.Generator().manual_seed(5)
     luma = torch.linspace(30, 220, 64).view(1, 1, 64).expand(1, 48, 64)
-    luma = (luma + grain * torch.randn(1, 48, 64, generator=random)).round().clamp(16, 235).to(torch.uint8)
+    luma = (luma + grain * torch.randn(1, 48, 64, generator=random)).round().clamp(16, 235).int() << depth - 8
+    luma = luma.to(torch.uint8) if depth == 8 else luma
     ab = torch.tensor([25.0, 30.0]).view(1, 2, 1, 1).expand(1, 2, 12, 16)
-    shared, own = (recombiner(PlaneFormat(8, False, "bt709", *log2)) for log2 in ((log2_w, log2_h), (0, 0)))
-    difference = (shared(luma, ab)[0].float() - own(luma, ab)[0].float()).abs()
+    shared, own = (recombiner(PlaneFormat(depth, False, "bt709", *log2)) for log2 in ((log2_w, log2_h), (0, 0)))
+    difference = (shared(luma, ab)[0].float() - own(luma, ab)[0].float()).abs() / (1 << depth - 8)
     assert difference.max() <= 6
     assert difference.mean() < 0.25
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("mode", ["lab", "luma"])
+@pytest.mark.parametrize(("log2_w", "log2_h"), [(0, 0), (1, 0), (1, 1)])
+def test_the_table_is_the_arithmetic(log2_w: int, log2_h: int, mode: str, full_range: bool) -> None:
+    random = torch.Generator().manual_seed(7)
+    luma = torch.randint(0, 256, (2, 40, 96), generator=random, dtype=torch.uint8)
+    ab = torch.randn(2, 2, 10, 12, generator=random) * torch.tensor([15.0, 60.0]).view(2, 1, 1, 1)
+    by_table = recombiner(PlaneFormat(8, full_range, "bt709", log2_w, log2_h), mode)
+    computed = recombiner(PlaneFormat(8, full_range, "bt709", log2_w, log2_h), mode)
+    computed._table, computed._converts_each_pixel = None, True
+    for plane, expected in zip(by_table(luma, ab), computed(luma, ab), strict=True):
+        difference = (plane.float() - expected.float())[0].abs()
+        assert difference.max() <= 3  # at codes near black
+        assert difference.mean() < 0.2
+
+
+def test_cells_of_the_table_may_be_filled_in_by_several_threads() -> None:
+    random = torch.Generator().manual_seed(9)
+    luma = torch.randint(16, 236, (16, 24, 40), generator=random, dtype=torch.uint8)
+    ab = torch.randn(16, 2, 24, 40, generator=random) * 20
+    join = recombiner(PlaneFormat(8, False, "bt709", 0, 0))
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda i: join(luma[i : i + 1], ab[i : i + 1]), range(16)))
+    alone = recombiner(PlaneFormat(8, False, "bt709", 0, 0))
+    for i, planes in enumerate(together):
+        assert all(map(torch.equal, planes, alone(luma[i : i + 1], ab[i : i + 1])))
 
 
 def test_what_a_gpu_does_is_the_exact_conversion() -> None:
@@ -136,7 +170,7 @@ def test_what_a_gpu_does_is_the_exact_conversion() -> None:
     ab = torch.tensor([25.0, 30.0]).view(1, 2, 1, 1).expand(2, 2, 8, 8)
     shared, own = (recombiner(PlaneFormat(8, False, "bt709", *log2)) for log2 in ((1, 1), (0, 0)))
     on_cpu = shared(luma, ab)
-    shared._converts_each_pixel = True
+    shared._table, shared._converts_each_pixel = None, True
     y, cb, cr = shared(luma, ab)
     assert torch.equal(y, own(luma, ab)[0])
     assert (cb.float() - on_cpu[1].float()).abs().mean() < 2 and (cr.float() - on_cpu[2].float()).abs().mean() < 2

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -143,3 +146,13 @@ def test_folding_changes_nothing(name: str) -> None:
     kept = sum(isinstance(m, InstanceNorm2d) for m in folded.modules())
     assert kept == sum(isinstance(m, InstanceNorm2d) for m in generator.modules())
     assert not any(p.requires_grad for p in folded.parameters())
+
+
+def test_folding_keeps_nothing_of_the_generator_alive() -> None:
+    generator = Generator(GeneratorConfig(widths=(8, 12, 16)))
+    weights = [weakref.ref(module) for module in generator.modules()]
+    folded = fold_generator(generator, torch.bfloat16)
+    del generator
+    gc.collect()
+    assert not any(weight() for weight in weights)
+    assert {buffer.dtype for buffer in folded.buffers()} == {torch.bfloat16}
