@@ -107,11 +107,8 @@ def _flow(search: cv2.DISOpticalFlow, a: npt.NDArray[np.uint8], b: npt.NDArray[n
 
 def _grid(flow: Plane, size: tuple[int, int]) -> Plane:
     """Flow in pixels of its own size to `Link.back`'s coordinates at ``size``."""
-    h, w = size
-    grid = _resize(flow * np.array([2 / flow.shape[1], 2 / flow.shape[0]], np.float32), size)
-    grid[..., 0] += (np.arange(w, dtype=np.float32) * 2 + 1) / w - 1
-    grid[..., 1] += ((np.arange(h, dtype=np.float32) * 2 + 1) / h - 1)[:, None]
-    return grid
+    to_edges = np.array([2 / flow.shape[1], 2 / flow.shape[0]], np.float32)
+    return _resize(flow * to_edges, size) + _edge_coordinates(*size)
 
 
 def _resize(plane: Plane, size: tuple[int, int]) -> Plane:
@@ -130,7 +127,7 @@ def _settle(a: Plane, b: Plane, flow: Plane, contrast: float) -> Plane:
         camera, follows_camera = np.zeros_like(flow), still
     camera_error = _box(follows_camera, 13) * contrast + 0.02
     error = _box(np.abs(a - _warp(b, flow)), 13) * contrast + 0.02
-    noise = float(np.percentile(error[::4, ::4], 20))
+    noise = _quantile(error[::4, ::4], 0.2)
     own = np.clip((0.9 - error / camera_error) / 0.15, 0, 1) * np.clip((camera_error / noise - 1.2) / 0.3, 0, 1)
     settled: Plane = camera + own[..., None] * (flow - camera)
     return settled
@@ -143,9 +140,9 @@ def camera_motion(flow: Plane) -> Plane:
     weighted = points
     motion = np.zeros((3, 2), np.float32)
     for _ in range(4):
-        motion = np.linalg.solve(weighted.T @ points, weighted.T @ seen)
+        cv2.solve(weighted.T @ points, weighted.T @ seen, motion)
         miss2 = _norm2(seen - points @ motion)
-        spread2 = max(2.25 * float(np.median(miss2)), 4e-4)
+        spread2 = max(2.25 * _quantile(miss2, 0.5), 4e-4)
         weighted = points / np.square(1 + miss2 / spread2)[:, None]
     fitted: Plane = terms @ motion
     return fitted
@@ -158,6 +155,25 @@ def _affine_terms(h: int, w: int) -> Plane:
     return np.stack([np.ones_like(x), x / w - 0.5, y / h - 0.5], axis=-1).astype(np.float32)
 
 
+@functools.lru_cache(maxsize=4)
+def _centres(h: int, w: int) -> Plane:
+    """Column and row of every pixel; (h, w, 2)."""
+    y, x = np.mgrid[0:h, 0:w]
+    return np.stack([x, y], axis=-1).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=4)
+def _edge_coordinates(h: int, w: int) -> Plane:
+    """-1 to 1 from edge to edge, at each pixel's centre; x and y, (h, w, 2)."""
+    return ((_centres(h, w) * 2 + 1) / np.array([w, h], np.float32) - 1).astype(np.float32)
+
+
+def _quantile(values: Plane, share: float) -> float:
+    """The value that ``share`` of them are not above; numpy's own interpolate, and take ten times as long."""
+    number = int(share * values.size)
+    return float(np.partition(values, number, axis=None)[number])
+
+
 def _norm2(vectors: Plane) -> Plane:
     """Squared length of (..., 2); faster than a sum over an axis of two."""
     return np.square(vectors[..., 0]) + np.square(vectors[..., 1])
@@ -166,12 +182,13 @@ def _norm2(vectors: Plane) -> Plane:
 def _trust(difference: Plane, flow: Plane, opposite: Plane, contrast: float) -> Plane:
     """0..1 from the photometric and the forward-backward check; 0 where the flow leaves the picture."""
     miss = _box(np.abs(difference), 3) * contrast
-    scale = min(max(_LEAST_SCALE, _SCALE_PER_NOISE * float(np.median(miss[::2, ::2]))), _MOST_SCALE)
+    scale = min(max(_LEAST_SCALE, _SCALE_PER_NOISE * _quantile(miss[::2, ::2], 0.5)), _MOST_SCALE)
     returned = _warp(opposite, flow)
     strayed, length = _norm2(returned + flow), _norm2(returned) + _norm2(flow)
     trust: Plane = np.exp(-np.square(miss / scale) - strayed / (_FLOW_SLACK * length + _FLOW_SLACK_PX2))
-    x, y = _places(flow)
-    trust[(x < -0.5) | (x > flow.shape[1] - 0.5) | (y < -0.5) | (y > flow.shape[0] - 0.5)] = 0
+    h, w = flow.shape[:2]
+    places = flow + _centres(h, w)
+    trust[cv2.inRange(places, (-0.5, -0.5), (w - 0.5, h - 0.5)) == 0] = 0
     return trust
 
 
@@ -188,15 +205,10 @@ def _likeness(a: Plane, b: Plane, contrast: float) -> float:
     return float((correlation * detail).sum() / detail.sum())
 
 
-def _places(flow: Plane) -> tuple[Plane, Plane]:
-    h, w = flow.shape[:2]
-    x, y = np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32)[:, None]
-    return np.add(flow[..., 0], x, dtype=np.float32), np.add(flow[..., 1], y, dtype=np.float32)
-
-
 def _warp(picture: Plane, flow: Plane) -> Plane:
     """``picture`` (h, w) or (h, w, 2) at each pixel's place plus ``flow``, in pixels."""
-    warped = cv2.remap(picture, *_places(flow), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    x, y = cv2.split(flow + _centres(*flow.shape[:2]))
+    warped = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return warped.astype(np.float32, copy=False)
 
 
