@@ -20,7 +20,7 @@ from archivecolor.colorize.pipeline import (
     make_recombiner,
     run_stages,
 )
-from archivecolor.colorize.stages import Batch
+from archivecolor.colorize.stages import Batch, steadied
 from archivecolor.colorize.workers import Workers
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import FilmDecodeError
@@ -32,8 +32,8 @@ Result = TypeVar("Result")
 _HELD_BYTES = 400_000_000
 """Decoded pictures that the stages alone are fed from; enough for a few seconds of 1080p."""
 
-StageName = Literal["decode", "to-device", "network", "recombine", "encode"]
-STAGES: tuple[StageName, ...] = ("decode", "to-device", "network", "recombine", "encode")
+StageName = Literal["decode", "to-device", "network", "temporal", "recombine", "encode"]
+STAGES: tuple[StageName, ...] = ("decode", "to-device", "network", "temporal", "recombine", "encode")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class BenchResult:
     """What was measured; every speed in frames a second.
 
     Attributes:
-        stages: of each stage alone, with nothing else at work.
+        stages: of each stage alone, with nothing else at work; ``temporal`` only where colours are steadied.
         transcode: of decoding and encoding at the same time, with the same settings and no colour.
         pipeline: of `colorize_film` once it runs; ``startup_s`` is the time before its first frames were written.
     """
@@ -221,18 +221,25 @@ def _stages_alone(
 
     with Workers(engine.workers) as workers:
 
-        def timed(stage: StageName, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-            work(items[0])
+        def timed(stage: StageName, results: Iterable[Result]) -> list[Result]:
             started = time.perf_counter()
-            results = list(workers.map(work, items))
+            done = list(results)
             if engine.device.type == "cuda":
                 torch.cuda.synchronize(engine.device)
             seconds[stage] = time.perf_counter() - started
-            return results
+            return done
 
-        shown = timed("to-device", colourist.show, batches)
-        coloured = timed("network", colourist.ask, shown)
-        planes = timed("recombine", colourist.planes, coloured)
+        def each(stage: StageName, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+            work(items[0])
+            return timed(stage, workers.map(work, items))
+
+        shown = each("to-device", colourist.show, batches)
+        coloured = each("network", colourist.ask, shown)
+        if config.temporal:
+            waiting = [Batch(some, coloured=colours) for some, colours in zip(batches, coloured, strict=True)]
+            done = timed("temporal", steadied(waiting, colourist, workers, config.temporal))
+            coloured = [batch.coloured for batch in done if batch.coloured]
+        planes = each("recombine", colourist.planes, coloured)
 
     with FilmWriter(scratch, info, plan, offset_s=offset_s) as writer:
         started = time.perf_counter()
@@ -241,4 +248,4 @@ def _stages_alone(
             writer.write(y, cb, cr, frame.pts_ticks, frame.time_base, frame.duration_ticks)
     seconds["encode"] = time.perf_counter() - started
     scratch.unlink()
-    return {stage: len(frames) / seconds[stage] for stage in STAGES}
+    return {stage: len(frames) / seconds[stage] for stage in STAGES if stage in seconds}

@@ -40,10 +40,10 @@ def colour_batches(
         return batch
 
     coloured = workers.map(colour, batches)
-    return workers.map(make_planes, _steadied(coloured, colourist, workers, strength) if strength else coloured)
+    return workers.map(make_planes, steadied(coloured, colourist, workers, strength) if strength else coloured)
 
 
-def _steadied(batches: Iterable[Batch], colourist: Colourist, workers: Workers, strength: float) -> Iterator[Batch]:
+def steadied(batches: Iterable[Batch], colourist: Colourist, workers: Workers, strength: float) -> Iterator[Batch]:
     """The batches with steady colours; each comes out once enough of what follows it has gone in."""
 
     def after_one_another() -> Iterator[tuple[Batch, Glimpse | None]]:

@@ -18,7 +18,7 @@ def test_figures_of_a_made_film_hang_together(use_tiny_weights: Path) -> None:
     assert result.exit_code == 0, result.output
     figures = json.loads(result.stdout)
     assert (figures["width_px"], figures["height_px"], figures["frames"]) == (96, 64, 50)
-    assert set(figures["stages"]) == {"decode", "to-device", "network", "recombine", "encode"}
+    assert set(figures["stages"]) == {"decode", "to-device", "network", "temporal", "recombine", "encode"}
     assert all(speed > 0 for speed in figures["stages"].values())
     network, transcode = figures["stages"]["network"], figures["transcode"]
     assert figures["bound"] == pytest.approx(1 / (1 / network + 1 / transcode))
