@@ -13,8 +13,9 @@ import numpy.typing as npt
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from archivecolor.errors import FilmDecodeError
+from archivecolor.film.info import FilmInfo
 from archivecolor.film.opening import open_film
-from archivecolor.film.probe import FilmInfo, probe
+from archivecolor.film.probe import probe
 from archivecolor.film.reader import exact_time
 
 _COLORSPACES: Final = {
