@@ -56,11 +56,11 @@ def read_rgb(
         shown: npt.NDArray[Any] = frame.reformat(
             width_px,
             height_px,
-            "rgb48le",
+            "gbrp16le",
             src_colorspace=_COLORSPACES[info.picture.matrix],
             src_color_range=ColorRange.JPEG if info.picture.full_range else ColorRange.MPEG,
             dst_color_range=ColorRange.JPEG,
-            interpolation=Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
+            interpolation=Interpolation.AREA | Interpolation.ACCURATE_RND,
         ).to_ndarray()
         yield shown
     if not given:
