@@ -109,6 +109,13 @@ colour_options = _all(
         help="Side of the square that the network sees, px; a multiple of 128.",
     ),
     click.option(
+        "--fit",
+        type=click.Choice(["square", "aspect"]),
+        default="square",
+        show_default=True,
+        help="Show the network a square, or an oblong about as oblong as the picture, --render-size high (or wide).",
+    ),
+    click.option(
         "--saturation",
         type=click.FloatRange(0, 4),
         default=1.0,

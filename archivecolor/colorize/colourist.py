@@ -64,6 +64,7 @@ class Colourist:
 
     def __init__(self, source: Path, engine: Engine, recombiner: Recombiner, picture: Rectangle) -> None:
         self.source, self.engine, self.recombiner, self.picture = source, engine, recombiner, picture
+        self._shape = engine.network_shape(picture.bottom - picture.top, picture.right - picture.left)
         self.frames_without_bars = self.frames_repeated = 0
         self._counting = threading.Lock()
 
@@ -147,7 +148,8 @@ class Colourist:
         return y, cb, cr
 
     def _reduce(self, luma: Tensor, whole: bool) -> Tensor:
-        return self.engine.network_input(self.recombiner.lightness(luma), None if whole else self.picture)
+        picture = None if whole else self.picture
+        return self.engine.network_input(self.recombiner.lightness(luma), picture, self._shape)
 
     def _to_device(self, luma: npt.NDArray[Any]) -> Tensor:
         """Code values (N, H, W) on the device, in a dtype that torch can compute in."""

@@ -52,16 +52,16 @@ class Engine:
             raise DeviceError(f"{self.device}: has no fast 8-bit arithmetic for the network; use --precision auto")
         self.batch_size = config.batch_size or _DEFAULT_BATCH.get(self.device.type, _GPU_BATCH)
         self._batch_is_given = config.batch_size is not None
-        self.render_size_px = config.render_size_px
+        self.render_size_px, self.fit_aspect = config.render_size_px, config.fit == "aspect"
         self.saturation = config.saturation
         self.warnings: list[str] = []
         self._halving = threading.Lock()
         self.weights_path = find_weights(config.weights)
         self.weights_sha256 = verify(self.weights_path)
         generator = fold_generator(load_generator(self.weights_path), self.dtype)
-        multiple = generator.config.size_multiple_px
-        if self.render_size_px % multiple:
-            raise ConfigError(f"these weights take render sizes in multiples of {multiple} px")
+        self._multiple = generator.config.size_multiple_px
+        if self.render_size_px % self._multiple:
+            raise ConfigError(f"these weights take render sizes in multiples of {self._multiple} px")
         self._generator = generator.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._int8: QuantizedGenerator | None = None
         self._may_use_int8 = config.precision in ("auto", "int8") and supports_int8(self.device)
@@ -106,15 +106,26 @@ class Engine:
             picture: the part of the frame that the network is shown; all of it when None.
 
         Returns:
-            (N, 2, render_size_px, render_size_px) a and b, float32, of ``picture`` stretched to the square.
+            (N, 2, h, w) a and b, float32, of ``picture`` stretched to `network_shape`.
         """
         return self.colours(self.network_input(L, picture))[0]
 
-    def network_input(self, L: Tensor, picture: Rectangle | None = None) -> Tensor:
-        """``l_norm`` (N, 1, render_size_px, render_size_px), -1..1 in ``dtype``, of what `chroma` takes."""
+    def network_shape(self, height_px: int, width_px: int) -> tuple[int, int]:
+        """Height and width at which the network sees a picture of this size."""
+        short, multiple = self.render_size_px, self._multiple
+        if not self.fit_aspect:
+            return short, short
+        longer, shorter = max(height_px, width_px), min(height_px, width_px)
+        long = max(short, round(short * longer / shorter / multiple) * multiple)
+        return (short, long) if width_px >= height_px else (long, short)
+
+    def network_input(
+        self, L: Tensor, picture: Rectangle | None = None, shape: tuple[int, int] | None = None
+    ) -> Tensor:
+        """``l_norm`` (N, 1, h, w), -1..1 in ``dtype``, of what `chroma` takes; ``shape`` instead of its own h, w."""
         if picture is not None:
             L = L[..., picture.top : picture.bottom, picture.left : picture.right]
-        small = resize_area(L, self.render_size_px, self.render_size_px)
+        small = resize_area(L, *(shape or self.network_shape(L.shape[-2], L.shape[-1])))
         return color.normalise_l(small).to(self.dtype).contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()

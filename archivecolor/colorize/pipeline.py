@@ -263,7 +263,8 @@ def frames_expected(info: FilmInfo, config: ColorizeConfig) -> int | None:
 
 def settings_fingerprint(engine: Engine, config: ColorizeConfig, settings: OutputSettings) -> str:
     """Eight hexadecimal digits that change with anything that decides what an output looks like."""
-    made = (engine.weights_sha256, config.render_size_px, config.saturation, config.recombine, config.temporal)
+    size = (config.render_size_px, config.fit)
+    made = (engine.weights_sha256, size, config.saturation, config.recombine, config.temporal)
     cut = (config.start_s, config.end_s)
     return hashlib.sha256(repr((made, config.chroma_upsampling, cut, config.fields, settings)).encode()).hexdigest()[:8]
 

@@ -76,3 +76,24 @@ def test_frames_that_repeat_an_earlier_one_take_its_colour(tiny_weights: Path, m
     assert (repeated, asked) == (2, [3])
     assert torch.equal(ab[0], ab[1]) and torch.equal(ab[2], ab[3])
     torch.testing.assert_close(ab[[0, 2, 4]], engine.chroma(torch.cat([a, b, a])))
+
+
+@pytest.mark.parametrize(
+    ("size", "render_size_px", "expected"),
+    [
+        ((480, 640), 128, (128, 168)),
+        ((640, 480), 128, (168, 128)),
+        ((360, 640), 64, (64, 112)),
+        ((500, 512), 64, (64, 64)),
+        ((400, 960), 64, (64, 152)),
+    ],
+)
+def test_the_network_can_see_the_films_own_aspect(
+    tiny_weights: Path, size: tuple[int, int], render_size_px: int, expected: tuple[int, int]
+) -> None:
+    """The tiny network takes sizes in multiples of 8."""
+    settings = {"weights": str(tiny_weights), "device": "cpu", "render_size_px": render_size_px}
+    L = torch.rand(1, 1, *size) * 100
+    assert Engine(ColorizeConfig(**settings)).chroma(L).shape[-2:] == (render_size_px, render_size_px)
+    engine = Engine(ColorizeConfig(**settings, fit="aspect"))
+    assert engine.network_shape(*size) == engine.chroma(L).shape[-2:] == expected

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -214,8 +215,12 @@ def test_out_of_memory_halves_the_batch(
     assert not (tmp_path / "c.mp4").exists()
 
 
-def test_a_scene_that_reaches_into_the_bars_is_coloured_whole(tmp_path: Path, engine: Engine) -> None:
+@pytest.mark.parametrize("fit", ["square", "aspect"])
+def test_a_scene_that_reaches_into_the_bars_is_coloured_whole(
+    tmp_path: Path, tiny_weights: Path, fit: Literal["square", "aspect"]
+) -> None:
     """A title on black that every sample sees, and full frames that none of them sees."""
+    engine = Engine(replace(CONFIG, weights=str(tiny_weights), fit=fit))
     path = tmp_path / "title.mkv"
     random = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
