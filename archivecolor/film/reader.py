@@ -17,7 +17,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from archivecolor.errors import FilmDecodeError
-from archivecolor.film.clock import FrameClock
+from archivecolor.film.clock import FrameClock, SideClock
 from archivecolor.film.deinterlace import Deinterlace, Deinterlacer, after_deinterlacing
 from archivecolor.film.ffv1 import SliceCheck
 from archivecolor.film.field_order import FieldOrderReader
@@ -76,6 +76,7 @@ class FilmReader:
         self._field_order = FieldOrderReader()
         self._slices = SliceCheck() if self._film.codec == "ffv1" else None
         self._clock = FrameClock(self._film, self.report)
+        self._side_clock = SideClock(self._clock, self._film.time_base)
         self._pending: dict[int, None] = {}  # times of packets whose frames are still to come
         self._container, self._video = self._open("AUTO")
         if self._start_s is not None:
@@ -112,8 +113,7 @@ class FilmReader:
                 if past and not sound_to_come:
                     break
             if packet.stream_index != self._film.video_index:
-                if self._in_cut(packet):
-                    yield SidePacket(packet.stream_index, packet)
+                yield from self._cut(self._side_clock.place(packet))
             elif reading_on_until is None:
                 for frame in self._decode(packet):
                     if self._end_s is not None and frame.time_s >= self._end_s:
@@ -121,10 +121,13 @@ class FilmReader:
                         break
                     if self._is_wanted(frame.time_s):
                         yield from self._give(frame)
+                yield from self._cut(self._side_clock.ready())
         if reading_on_until is None:
             for frame in self._drain():
                 if self._is_wanted(frame.time_s):
                     yield from self._give(frame)
+        yield from self._cut(self._side_clock.ready())
+        yield from self._cut(self._side_clock.finish())
         yield from self._give(None)
         self._finish(reading_on_until is not None)
 
@@ -177,6 +180,10 @@ class FilmReader:
         except (av.error.FFmpegError, LookupError, StopIteration):
             self._container.close()
             self._container, self._video = self._open("AUTO")
+
+    def _cut(self, placed: Iterable[SidePacket]) -> Iterator[SidePacket]:
+        """The packets that begin in the cut."""
+        yield from (side for side in placed if self._in_cut(side.packet))
 
     def _in_cut(self, packet: Packet[Stream]) -> bool:
         if self._start_s is None and self._end_s is None:

@@ -250,10 +250,8 @@ class FilmWriter:
                 self._warn(f"some packets of stream {index} carry no time; placed behind the ones before")
         last = self._last_dts.get(index)
         earliest = None if last is None else last + (not self._output.format.flags & _TS_NONSTRICT)
-        if earliest is not None and last is not None and dts < earliest:
-            # A new clock goes on where the old one ended.
-            dts = self._ends[index] if (last - dts) * base > 1 else earliest
-            pts = max(pts, dts)
+        if earliest is not None and dts < earliest:
+            dts, pts = earliest, max(pts, earliest)
             self._warn(f"some packets of stream {index} go back in time; moved behind the ones before")
         self._last_dts[index] = dts
         self._ends[index] = dts + max(1, packet.duration or 1)

@@ -11,7 +11,7 @@ import pytest
 
 from archivecolor.errors import FilmDecodeError
 from archivecolor.film import FilmReader, LumaFrame, SidePacket
-from tests.clips import make_clip, read_back
+from tests.clips import luma_frame, make_clip, picture, read_back, tone
 
 
 def read(path, **options):
@@ -187,7 +187,7 @@ def test_a_clock_that_jumps_back_goes_on_without_a_gap(tmp_path):
     reader, frames, _ = read(tmp_path / "both.ts")
     steps = {b.time_s - a.time_s for a, b in pairwise(frames)}
     assert len(frames) == 150 and steps == {Fraction(1, 25)}
-    assert any("jumps back" in text for text in reader.report.warnings)
+    assert any("starts anew" in text for text in reader.report.warnings)
 
 
 def test_what_pyav_alone_reads_is_what_the_reader_gives(tmp_path):
@@ -206,3 +206,37 @@ def test_times_in_coding_order_are_put_right(tmp_path, name):
     assert [frame.time_s - begin for frame in frames] == [Fraction(n, 25) for n in range(25)]
     assert all(np.array_equal(frame.luma, luma) for frame, luma in zip(frames, clip.luma, strict=True))
     assert reader.report.moved_timestamps == 0
+
+
+@pytest.mark.parametrize("sound_s", [2, 2.5])
+def test_a_new_clock_takes_the_sound_along(tmp_path, sound_s):
+    parts = []
+    for number, seconds in enumerate((sound_s, 2)):
+        part = tmp_path / f"{number}.ts"
+        with av.open(str(part), "w") as output:
+            video = output.add_stream("mpeg2video", rate=25, options={"bf": "2"})
+            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+            track = output.add_stream("mp2", rate=48000, layout="mono")
+            for count in range(50):  # a frame is 1920 samples long
+                frame = luma_frame(picture(count, 64, 48), "yuv420p")
+                frame.pts, frame.time_base = count, Fraction(1, 25)
+                output.mux(video.encode(frame))
+                for packet in range(count * 1920 // 1152, (count + 1) * 1920 // 1152):
+                    output.mux(track.encode(tone(48000, packet * 1152, 1152, "s16")))
+            for packet in range(50 * 1920 // 1152, round(seconds * 48000 / 1152)):
+                output.mux(track.encode(tone(48000, packet * 1152, 1152, "s16")))
+            output.mux([*video.encode(None), *track.encode(None)])
+        parts.append(part.read_bytes())
+    (tmp_path / "a.ts").write_bytes(b"".join(parts))
+    frames, sound = [], []
+    with FilmReader(tmp_path / "a.ts") as reader:
+        for item in reader:
+            if isinstance(item, LumaFrame):
+                frames.append(item.time_s)
+            else:
+                sound.append(item.packet.pts * item.packet.time_base)
+    assert len(frames) == 100 and "starts anew" in reader.report.warnings[0]
+    assert sound == sorted(sound) and len(sound) == round(sound_s * 48000 / 1152) + round(2 * 48000 / 1152)
+    lead = sound[0] - frames[0]  # of the sound, in either part
+    assert sound[round(sound_s * 48000 / 1152)] - frames[50] == lead
+    assert frames[50] - frames[49] >= max(Fraction(1, 25), Fraction(sound_s) - 2)
