@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.mattes import Rectangle, lit_outside
 from archivecolor.colorize.motion import Glimpse, Link, find_motion, glimpse
 from archivecolor.colorize.recombine import Recombiner
+from archivecolor.colorize.transfer import download, upload
 from archivecolor.errors import FilmDecodeError
 from archivecolor.film import LumaFrame
 
@@ -77,7 +77,7 @@ class Colourist:
 
     def fit(self, luma: Sequence[npt.NDArray[Any]]) -> None:
         """Let the engine choose its arithmetic by a few of the film's frames."""
-        self.engine.fit([self._reduce(self._to_device(plane[None]), whole=False) for plane in luma])
+        self.engine.fit([self._reduce(upload([plane], self.engine.device), whole=False) for plane in luma])
 
     def colour(self, frames: Sequence[LumaFrame]) -> Coloured:
         """The frames' colours, at the network's size."""
@@ -92,7 +92,7 @@ class Colourist:
     @torch.inference_mode()
     def show(self, frames: Sequence[LumaFrame]) -> Shown:
         """The first half of `colour`: upload, lightness, and its reduction to the network's size."""
-        luma = self._to_device(np.stack([frame.luma for frame in frames]))
+        luma = upload([frame.luma for frame in frames], self.engine.device)
         black, white = self.recombiner.source_range
         whole = lit_outside(luma, self.picture, black=black, white=white).tolist()
         runs = [(lit, len(list(run))) for lit, run in itertools.groupby(whole)]
@@ -143,16 +143,9 @@ class Colourist:
         shown, some = coloured.shown, slice(numbers[0], numbers[-1] + 1)
         picture = None if shown.whole[numbers[0]] else self.picture
         planes = self.recombiner(shown.luma[some], coloured.ab[some], picture)
-        dtype = np.uint8 if self.recombiner.out.bit_depth == 8 else np.uint16
-        y, cb, cr = (plane.cpu().numpy().astype(dtype, copy=False) for plane in planes)
+        y, cb, cr = download(planes, self.recombiner.out.bit_depth)
         return y, cb, cr
 
     def _reduce(self, luma: Tensor, whole: bool) -> Tensor:
         picture = None if whole else self.picture
         return self.engine.network_input(self.recombiner.lightness(luma), picture, self._shape)
-
-    def _to_device(self, luma: npt.NDArray[Any]) -> Tensor:
-        """Code values (N, H, W) on the device, in a dtype that torch can compute in."""
-        if luma.dtype == np.uint16:
-            luma = luma.astype(np.int32)
-        return torch.from_numpy(luma).to(self.engine.device, non_blocking=True)
