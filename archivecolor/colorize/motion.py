@@ -24,6 +24,7 @@ neighbours in them, made to flicker by 30 % and very grainy, 0.34 at least, 0.57
 _LEAST_PX = 32
 _LEAST_CONTRAST = 1.5  # L*: below it there is nothing but noise to stretch
 _LEAST_SCALE, _MOST_SCALE, _SCALE_PER_NOISE = 6.0, 20.0, 6.0  # L*: differences that lower the trust to 0.37
+_MOST_NOISE = 8.0  # L*: mean difference that is taken for grain
 _FLOW_SLACK_PX2, _FLOW_SLACK = 0.8, 0.02
 _STILL = 1.08  # a camera's motion that explains less than this is one of the grain
 _NOISE_VARIANCE = 4.0  # L* squared: windows with less detail do not count as alike
@@ -182,7 +183,9 @@ def _norm2(vectors: Plane) -> Plane:
 def _trust(difference: Plane, flow: Plane, opposite: Plane, contrast: float) -> Plane:
     """0..1 from the photometric and the forward-backward check; 0 where the flow leaves the picture."""
     miss = _box(np.abs(difference), 3) * contrast
-    scale = min(max(_LEAST_SCALE, _SCALE_PER_NOISE * _quantile(miss[::2, ::2], 0.5)), _MOST_SCALE)
+    noise = _quantile(miss[::2, ::2], 0.5)
+    scale = min(max(_LEAST_SCALE, _SCALE_PER_NOISE * noise), _MOST_SCALE)
+    miss = np.maximum(miss - min(noise, _MOST_NOISE), 0)
     returned = _warp(opposite, flow)
     strayed, length = _norm2(returned + flow), _norm2(returned) + _norm2(flow)
     trust: Plane = np.exp(-np.square(miss / scale) - strayed / (_FLOW_SLACK * length + _FLOW_SLACK_PX2))
