@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 Plane = npt.NDArray[np.float32]
 
-FLOW_PX = 128
-"""Longest side of the luma that optical flow is computed on. At twice this size the flow search takes no less coarse
-a look, since its finest level is set relative to it: the same flow was found, for more time."""
+FLOW_PX = 96
+"""Longest side of the luma that optical flow is computed on. A third more takes half as long again, and made the colour
+of eleven clips steadier by 5 % in the middle (1 to 12 % on most), of a warping error far below the truth's own."""
 SAME_SHOT = 0.3
 """Least `Link.likeness` of neighbours in one shot. Measured: cuts between any two of eleven clips reach 0.19 at most,
 neighbours in them, made to flicker by 30 % and very grainy, 0.34 at least, 0.57 as they are."""
