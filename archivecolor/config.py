@@ -253,11 +253,12 @@ class ColorizeConfig:
     through bit for bit and only makes chroma. ``render_size_px`` is the side of the square that the network sees, into
     which the picture is squeezed; with ``fit`` ``"aspect"`` the shorter side of an oblong about as oblong as the
     picture. ``saturation`` scales the network's a and b. ``temporal`` is how much of its neighbours' colour a frame
-    takes on where motion is certain; 0 colours each frame by itself. ``chroma_upsampling`` is how the network's ab is
-    brought to the size of the film's chroma. ``deinterlace`` makes progressive frames of interlaced ones, one
-    (``"auto"``) or two of each (``"fields"``); where the luma plane goes through bit for bit, ``"auto"`` leaves them as
-    they are. ``start_s`` and ``end_s`` cut, in seconds from the film's beginning. ``fps`` is the rate of an image
-    sequence in frames a second, ``"24"``, ``"23.976"`` or ``"24000/1001"``.
+    takes on where motion is certain; 0 colours each frame by itself. ``shot_consistency`` keeps the colour of a shot
+    level as well. ``chroma_upsampling`` is how the network's ab is brought to the size of the film's chroma.
+    ``deinterlace`` makes progressive frames of interlaced ones, one (``"auto"``) or two of each (``"fields"``); where
+    the luma plane goes through bit for bit, ``"auto"`` leaves them as they are. ``start_s`` and ``end_s`` cut, in
+    seconds from the film's beginning. ``fps`` is the rate of an image sequence in frames a second, ``"24"``,
+    ``"23.976"`` or ``"24000/1001"``.
     """
 
     weights: str | None = None
@@ -269,6 +270,7 @@ class ColorizeConfig:
     saturation: float = 1.0
     recombine: Literal["lab", "luma"] = "lab"
     temporal: float = 0.9
+    shot_consistency: bool = False
     chroma_upsampling: Literal["bilinear", "bicubic", "guided"] = "bicubic"
     deinterlace: Literal["auto", "off", "fields"] = "auto"
     start_s: float | None = None

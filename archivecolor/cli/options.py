@@ -151,6 +151,11 @@ colour_options = _all(
         metavar="on|off|STRENGTH",
         help=f"Steady the colour over time; STRENGTH from 0, off, to {MOST_TEMPORAL}, on is {ColorizeConfig.temporal}.",
     ),
+    click.option(
+        "--shot-consistency",
+        is_flag=True,
+        help="Keep the colour level through each shot: what the same things drift by is taken away again.",
+    ),
 )
 """What the colour looks like."""
 

@@ -179,7 +179,9 @@ def colorize_film(
                 limiting = run_stages(
                     reader,
                     writer,
-                    lambda batches: colour_batches(batches, colourist, workers, config.temporal),
+                    lambda batches: colour_batches(
+                        batches, colourist, workers, config.temporal, level=config.shot_consistency
+                    ),
                     batch_size=engine.batch_for(info.picture.height_px, info.picture.width_px),
                     progress=progress or NoProgress(),
                     total=frames_expected(info, config),
@@ -263,8 +265,8 @@ def frames_expected(info: FilmInfo, config: ColorizeConfig) -> int | None:
 
 def settings_fingerprint(engine: Engine, config: ColorizeConfig, settings: OutputSettings) -> str:
     """Eight hexadecimal digits that change with anything that decides what an output looks like."""
-    size = (config.render_size_px, config.fit)
-    made = (engine.weights_sha256, size, config.saturation, config.recombine, config.temporal)
+    size, time = (config.render_size_px, config.fit), (config.temporal, config.shot_consistency)
+    made = (engine.weights_sha256, size, config.saturation, config.recombine, time)
     cut = (config.start_s, config.end_s)
     return hashlib.sha256(repr((made, config.chroma_upsampling, cut, config.fields, settings)).encode()).hexdigest()[:8]
 

@@ -26,9 +26,9 @@ class Batch:
 
 
 def colour_batches(
-    batches: Iterable[Batch], colourist: Colourist, workers: Workers, strength: float
+    batches: Iterable[Batch], colourist: Colourist, workers: Workers, strength: float, *, level: bool = False
 ) -> Iterator[Batch]:
-    """The batches in their order, with their planes; steadied over time where ``strength`` is not 0."""
+    """The batches in their order, with their planes; see `Steadier`, which ``strength`` 0 without ``level`` spares."""
 
     def colour(batch: Batch) -> Batch:
         batch.coloured = colourist.colour(batch.frames) if batch.frames else None
@@ -40,10 +40,14 @@ def colour_batches(
         return batch
 
     coloured = workers.map(colour, batches)
-    return workers.map(make_planes, steadied(coloured, colourist, workers, strength) if strength else coloured)
+    if strength or level:
+        coloured = steadied(coloured, colourist, workers, strength, level=level)
+    return workers.map(make_planes, coloured)
 
 
-def steadied(batches: Iterable[Batch], colourist: Colourist, workers: Workers, strength: float) -> Iterator[Batch]:
+def steadied(
+    batches: Iterable[Batch], colourist: Colourist, workers: Workers, strength: float, *, level: bool = False
+) -> Iterator[Batch]:
     """The batches with steady colours; each comes out once enough of what follows it has gone in."""
 
     def after_one_another() -> Iterator[tuple[Batch, Glimpse | None]]:
@@ -68,7 +72,7 @@ def steadied(batches: Iterable[Batch], colourist: Colourist, workers: Workers, s
                 batch.coloured.ab = torch.stack([ready.popleft() for _ in batch.frames])
             yield batch
 
-    steadier = Steadier(strength)
+    steadier = Steadier(strength, level=level)
     waiting: deque[Batch] = deque()
     ready: deque[torch.Tensor] = deque()
     for batch in workers.map(find_motion, after_one_another()):

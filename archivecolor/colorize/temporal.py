@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from archivecolor.colorize.levelling import Leveller
 from archivecolor.colorize.motion import Glimpse, Link, Plane, find_motion
 
 BLOCK: Final = 16
@@ -25,6 +26,47 @@ LOOK_AHEAD: Final = 8
 LONGEST_FLASH: Final = 2
 """So many frames that look like nothing around them do not end a shot: a flash, a splice, a damaged frame."""
 _MOST_GAIN: Final = 1.5
+_STRIDE: Final = 4  # every so many-th pixel is enough for a mean over the picture
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Weighted sums over frames, and the sum of the weights behind each.
+
+    Attributes:
+        ab: (1, 3, h, w) a, b, and the weight.
+        energy: (1, 2, h / 4, w / 4) a^2 + b^2 of every fourth pixel, and the weight.
+        colourfulness: (2,) of whole frames, and the weight.
+    """
+
+    ab: Tensor
+    energy: Tensor
+    colourfulness: Tensor
+
+    @classmethod
+    def of(cls, ab: Tensor) -> _Sums:
+        """A frame's own, of (1, 2, h, w)."""
+        energy = _energy(ab)
+        colourfulness = _colourfulness(ab)
+        return cls(
+            torch.cat([ab, torch.ones_like(ab[:, :1])], dim=1),
+            torch.cat([energy, torch.ones_like(energy)], dim=1),
+            torch.stack([colourfulness, torch.ones_like(colourfulness)]),
+        )
+
+    def average(self) -> Tensor:
+        """(1, 2, h, w) ab.
+
+        Averaging colours that flicker greys them. One gain for the whole picture gives it back the colourfulness that
+        the frames had; that is an average over time as well, and does not flicker either. Where the picture changes,
+        as in a pan, those were other pictures: no more is given back than what the energy lost along the motion allows.
+        """
+        ab = self.ab[:, :2] / self.ab[:, 2:]
+        gain = (self.colourfulness[0] / self.colourfulness[1] + 0.1) / (_colourfulness(ab) + 0.1)
+        mean = ab[..., ::_STRIDE, ::_STRIDE].mean(dim=(2, 3)).square().sum()
+        had, has = (self.energy[:, 0] / self.energy[:, 1]).mean() - mean, _energy(ab).mean() - mean
+        most = ((had.clamp_min(0) + 1) / (has.clamp_min(0) + 1)).sqrt().clamp_max(_MOST_GAIN)
+        return ab.mul_(torch.minimum(gain, most).clamp_min(1))
 
 
 class _Carry:
@@ -36,31 +78,32 @@ class _Carry:
         self._strength = strength
         self._mean_trust = float(trust.mean())
 
-    def onto(self, pictures: Sequence[Tensor], total: Tensor) -> list[Tensor]:
-        """Each of ``pictures``, (1, 3, h, w), plus this frame's share of the neighbour's sum."""
-        moved = F.grid_sample(total, self._grid, padding_mode="border", align_corners=False)
-        return [torch.addcmul(picture, moved, self._trust, value=self._strength) for picture in pictures]
+    def onto(self, several: Sequence[_Sums], neighbour: _Sums) -> list[_Sums]:
+        """Each of ``several`` plus this frame's share of the neighbour's."""
+        ab = self._add([one.ab for one in several], neighbour.ab, 1)
+        energy = self._add([one.energy for one in several], neighbour.energy, _STRIDE)
+        share = neighbour.colourfulness * (self._mean_trust * self._strength)
+        colourfulness = [one.colourfulness + share for one in several]
+        return [_Sums(*sums) for sums in zip(ab, energy, colourfulness, strict=True)]
 
-    def vividness(self, total: Tensor) -> Tensor:
-        """This frame's share of the neighbour's (2,) vividness."""
-        return total * (self._mean_trust * self._strength)
+    def _add(self, planes: Sequence[Tensor], total: Tensor, stride: int) -> list[Tensor]:
+        grid, trust = self._grid[:, ::stride, ::stride], self._trust[..., ::stride, ::stride]
+        moved = F.grid_sample(total, grid, padding_mode="border", align_corners=False)
+        return [torch.addcmul(plane, moved, trust, value=self._strength) for plane in planes]
 
 
 @dataclass
 class _Frame:
-    """A frame on its way. ``own`` and ``forward`` are (1, 3, h, w): weighted a, b, and the weight.
+    """A frame on its way, its own sums, and those of it and the frames before it.
 
-    ``vividness`` and ``forward_vividness`` are (2,): the weighted `_colourfulness`, and its weight. A frame
-    that is ``alone`` takes no part in the averages.
+    ``from_previous`` is None where a shot begins. A frame that is ``alone`` takes no part in the averages.
     """
 
     glimpse: Glimpse
     from_previous: Link | None
     ab: Tensor
-    own: Tensor
-    vividness: Tensor
-    forward: Tensor
-    forward_vividness: Tensor
+    own: _Sums
+    forward: _Sums
     from_next: _Carry | None = None
     alone: bool = False
     steady: Tensor | None = None
@@ -75,10 +118,12 @@ class Steadier:
     Args:
         strength: how much of its neighbour's sum a frame takes on where motion is certain, 0 to below 1. The average
             reaches over about 1 / (1 - strength) frames on either side.
+        level: whether to keep the colour level through each shot as well (`levelling`).
     """
 
-    def __init__(self, strength: float) -> None:
+    def __init__(self, strength: float, *, level: bool = False) -> None:
         self.strength = strength
+        self._leveller = Leveller() if level else None
         self.shots = 0
         self._shot: list[_Frame] = []
         self._last: _Frame | None = None
@@ -98,9 +143,8 @@ class Steadier:
             Steady ab, (2, h, w) each, of those of the oldest frames whose turn it is.
         """
         for own, glimpse, link in zip(torch.split(ab, 1), glimpses, links, strict=True):
-            weighted = torch.cat([own, torch.ones_like(own[:, :1])], dim=1)
-            vividness = torch.stack([_colourfulness(own), own.new_ones(())])
-            self._add(_Frame(glimpse, link, own, weighted, vividness, weighted, vividness))
+            sums = _Sums.of(own)
+            self._add(_Frame(glimpse, link, own, sums, sums))
         return self._take()
 
     @torch.inference_mode()
@@ -142,6 +186,7 @@ class Steadier:
             self._add(frame)
 
     def _join(self, frame: _Frame, link: Link | None) -> None:
+        frame.from_previous = link
         if link is None or self._last is None:
             self.shots += 1
         else:
@@ -149,7 +194,6 @@ class Steadier:
             previous.from_next = _Carry(link.ahead, link.trust_ahead, self.strength, device)
             carry = _Carry(link.back, link.trust_back, self.strength, device)
             [frame.forward] = carry.onto([frame.own], previous.forward)
-            frame.forward_vividness = carry.vividness(previous.forward_vividness) + frame.vividness
         self._last = frame
         self._shot.append(frame)
         if sum(not one.alone for one in self._shot) >= BLOCK + LOOK_AHEAD:
@@ -162,36 +206,30 @@ class Steadier:
     def _finish(self, count: int) -> None:
         """Steady ab of the first ``count`` frames of the shot that are not alone, and of those between them."""
         chain = [frame for frame in self._shot if not frame.alone]
-        backward = backward_vividness = None
+        backward: _Sums | None = None
         for number, frame in reversed(list(enumerate(chain))):
-            if backward is None or backward_vividness is None or frame.from_next is None:
-                total, vividness = frame.forward, frame.forward_vividness
-                backward, backward_vividness = frame.own, frame.vividness
+            if backward is None or frame.from_next is None:
+                total, backward = frame.forward, frame.own
             else:
                 total, backward = frame.from_next.onto([frame.forward, frame.own], backward)
-                share = frame.from_next.vividness(backward_vividness)
-                vividness, backward_vividness = frame.forward_vividness + share, frame.vividness + share
             if number < count:
-                frame.steady = _average(total, vividness)
+                frame.steady = total.average()
         done = 0
         while self._shot and done < count:
             frame = self._shot.pop(0)
-            self._finished.append(frame.ab[0] if frame.alone or frame.steady is None else frame.steady[0])
+            steady = frame.ab if frame.alone or frame.steady is None else frame.steady
+            if self._leveller and not frame.alone:
+                steady = self._leveller(steady, frame.from_previous)
+            self._finished.append(steady[0])
             done += not frame.alone
 
 
-def _average(total: Tensor, vividness: Tensor) -> Tensor:
-    """(1, 2, h, w) ab of a (1, 3, h, w) sum.
-
-    Averaging colours that flicker greys them. One gain for the whole picture gives it back the strength of colour
-    that the averaged frames had; that is an average over time as well, and does not flicker either.
-    """
-    ab = total[:, :2] / total[:, 2:]
-    gain = ((vividness[0] / vividness[1] + 0.1) / (_colourfulness(ab) + 0.1)).clamp_(max=_MOST_GAIN)
-    return ab.mul_(gain)
+def _energy(ab: Tensor) -> Tensor:
+    """(1, 1, h / 4, w / 4) a^2 + b^2 of every fourth pixel of (1, 2, h, w)."""
+    return ab[..., ::_STRIDE, ::_STRIDE].square().sum(dim=1, keepdim=True)
 
 
 def _colourfulness(ab: Tensor) -> Tensor:
     """Hasler and Süsstrunk's measure (2003) on a sample of (1, 2, h, w) ab: spread plus 0.3 times the mean's length."""
-    variance, mean = torch.var_mean(ab[..., ::4, ::4], dim=(2, 3), correction=0)
+    variance, mean = torch.var_mean(ab[..., ::_STRIDE, ::_STRIDE], dim=(2, 3), correction=0)
     return variance.sum().sqrt() + 0.3 * mean.square().sum().sqrt()

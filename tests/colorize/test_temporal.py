@@ -168,3 +168,53 @@ def test_a_strength_of_nothing_changes_nothing() -> None:
     ab = torch.stack([scene_colour() + blotches(rng) for _ in range(6)])
     out, _ = steady([texture(1)] * 6, ab, strength=0.0)
     assert torch.allclose(out, ab, atol=1e-3)
+
+
+def level(lightness: Sequence[np.ndarray], ab: torch.Tensor, *, strength: float = 0.9) -> torch.Tensor:
+    seen = [glimpse(L) for L in lightness]
+    links = [None, *(find_motion(a, b, SIZE) for a, b in itertools.pairwise(seen))]
+    leveller = Steadier(strength, level=True)
+    return torch.stack([*leveller.push(ab, seen, links), *leveller.flush()])
+
+
+def test_a_level_shot_drifts_neither_in_tint_nor_in_strength() -> None:
+    rng, scene = np.random.default_rng(0), texture(1)
+    drift = torch.linspace(0, 1, 80).view(80, 1, 1, 1)
+    tint = torch.tensor([10.0, -8.0]).view(1, 2, 1, 1)
+    ab = torch.stack([scene_colour(0, 20) + blotches(rng, 2) for _ in range(80)]) * (1 - 0.3 * drift) + tint * drift
+    unlevelled, out = steady([scene] * 80, ab)[0], level([scene] * 80, ab)
+    assert (unlevelled[-1] - unlevelled[0]).abs().mean() > 6
+    assert (out[-1] - out[0]).abs().mean() < 1.5
+    assert torch.allclose(out[0], unlevelled[0], atol=1e-3)
+
+
+def pan() -> tuple[list[np.ndarray], torch.Tensor]:
+    """Frames and ab of a camera that turns from a red part of a scene to a blue one."""
+    wide = texture(1, 2 * SIDE_PX)[:SIDE_PX]
+    colours = torch.zeros(2, *wide.shape)
+    colours[0, :, :SIDE_PX], colours[1, :, SIDE_PX:] = 30, -40
+    starts = [round(n * SIDE_PX / 60) for n in range(61)]
+    frames = [np.ascontiguousarray(wide[:, x : x + SIDE_PX]) for x in starts]
+    return frames, torch.stack([colours[..., x : x + SIDE_PX] for x in starts])
+
+
+def test_a_pan_ends_on_the_colours_that_are_there() -> None:
+    frames, ab = pan()
+    assert (steady(frames, ab)[0] - ab).abs().mean() < 0.5
+    assert (level(frames, ab) - ab).abs().mean() < 1
+
+
+def test_levelling_a_long_shot_takes_no_colour_away() -> None:
+    rng, scene, fine = np.random.default_rng(0), texture(1), (texture(4) - 50) / 2
+    ways = [(6 * np.sin(n / 9), 4 * np.sin(n / 7)) for n in range(150)]
+    frames = [moved(scene, *way) for way in ways]
+    ab = torch.stack([torch.from_numpy(np.stack([moved(fine, *way)] * 2)) + blotches(rng, 2) for way in ways])
+    unlevelled, out = steady(frames, ab)[0], level(frames, ab)
+    assert abs(out[-20:].std() / unlevelled[-20:].std() - 1) < 0.05
+    assert (out - unlevelled)[-20:].mean().abs() < 0.5
+
+
+def test_each_shot_is_levelled_by_itself() -> None:
+    frames = [texture(1)] * 20 + [texture(2)] * 20
+    ab = torch.stack([torch.full((2, *SIZE), value) for value in [10.0] * 20 + [-20.0] * 20])
+    assert torch.allclose(level(frames, ab), ab, atol=1e-2)
