@@ -48,10 +48,18 @@ class SpectralConv2d(nn.Module):
         self.stride, self.padding, self.spectral_norm = stride, padding, spectral_norm
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, KERNEL_PX, KERNEL_PX))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        nn.init.xavier_uniform_(self.weight)
         if spectral_norm:
-            self.register_buffer("u", F.normalize(torch.randn(out_channels), dim=0))
+            self.register_buffer("u", torch.empty(out_channels))
             self.u: Tensor
+        if not self.weight.is_meta:  # computing on it would import torch's compiler, which takes seconds
+            self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Glorot's weights, and an estimate of ``u`` that belongs to them."""
+        nn.init.xavier_uniform_(self.weight)
+        if self.spectral_norm:
+            self.u.copy_(F.normalize(torch.randn_like(self.u), dim=0))
             for _ in range(10):
                 self.iterate_power()
 
