@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -203,3 +205,13 @@ def test_the_weights_that_ship_are_the_manifests_and_the_papers_network() -> Non
     weights.verify(path)
     assert weights.load_generator(path).config == PRESETS["ibn-sn-md"].generator
     assert path.stat().st_size < 45_000_000
+
+
+def test_loading_does_not_import_torchs_compiler(tiny_weights: Path) -> None:
+    """As computing on the meta device does, for seconds at every start."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom archivecolor.weights import load_generator\n"
+        f"load_generator(Path({str(tiny_weights)!r}))\nassert 'torch._dynamo' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
