@@ -64,8 +64,9 @@ class _Sums:
         ab = self.ab[:, :2] / self.ab[:, 2:]
         gain = (self.colourfulness[0] / self.colourfulness[1] + 0.1) / (_colourfulness(ab) + 0.1)
         mean = ab[..., ::_STRIDE, ::_STRIDE].mean(dim=(2, 3)).square().sum()
-        had, has = (self.energy[:, 0] / self.energy[:, 1]).mean() - mean, _energy(ab).mean() - mean
-        most = ((had.clamp_min(0) + 1) / (has.clamp_min(0) + 1)).sqrt().clamp_max(_MOST_GAIN)
+        energies = (self.energy[:, 0] / self.energy[:, 1]).mean(), _energy(ab).mean()
+        had, has = ((energy - mean).clamp_min(0).add(1).sqrt() + 0.3 * mean.sqrt() for energy in energies)
+        most = (had / has).clamp_max(_MOST_GAIN)
         return ab.mul_(torch.minimum(gain, most).clamp_min(1))
 
 
