@@ -314,3 +314,24 @@ class ColorizeConfig:
     def fields(self) -> Literal["auto", "off", "fields"]:
         """What becomes of interlaced pictures, ``recombine`` considered."""
         return "off" if self.recombine == "luma" else self.deinterlace
+
+
+@dataclass(frozen=True)
+class WorkConfig:
+    """How a film's work is kept until it is whole, which decides nothing of what it looks like.
+
+    ``work_dir`` is where work folders are made, beside each output by default; ``keep_work`` leaves them there.
+    ``segment_frames`` is the most that a segment holds; from a quarter of it on it ends where a shot ends.
+    ``wait_for_space_s`` is how long to wait where the disk is full.
+    """
+
+    work_dir: str | None = None
+    keep_work: bool = False
+    segment_frames: int = 960
+    wait_for_space_s: float = 12 * 3600.0
+
+    def __post_init__(self) -> None:
+        if self.segment_frames < 4:
+            raise ConfigError("a segment must hold at least 4 frames")
+        if not self.wait_for_space_s >= 0:
+            raise ConfigError("the time to wait for space must not be negative")

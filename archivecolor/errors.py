@@ -36,3 +36,11 @@ class ConfigError(ArchiveColorError):
 
 class DeviceError(ArchiveColorError):
     """The device or precision asked for is not there, or its memory does not hold a single frame."""
+
+
+class StoppedError(ArchiveColorError):
+    """Work was asked to stop and did, at a place from which the same command goes on."""
+
+
+class BusyError(ArchiveColorError):
+    """Another run is at work on the same output."""

@@ -10,6 +10,7 @@ from archivecolor.cli.colorize import colorize
 from archivecolor.cli.evaluate import evaluate
 from archivecolor.cli.export import export
 from archivecolor.cli.inspect import inspect
+from archivecolor.cli.status import status
 from archivecolor.cli.train import train
 from archivecolor.cli.verify import verify
 
@@ -20,5 +21,5 @@ def main() -> None:
     """Colourise black-and-white archive film: every frame kept, at its own time, with its own lightness."""
 
 
-for command in (colorize, inspect, verify, bench, train, export, evaluate):
+for command in (colorize, status, inspect, verify, bench, train, export, evaluate):
     main.add_command(command)

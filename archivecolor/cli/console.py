@@ -6,6 +6,7 @@ import functools
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -43,6 +44,21 @@ def print_warning(message: str) -> None:
 def terminate_like_interrupt() -> None:
     """Make SIGTERM end the command as Ctrl-C does: threads stopped, nothing unfinished left behind."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def stop_on_signals() -> threading.Event:
+    """Set by the first Ctrl-C or SIGTERM, for the work to end at a good place; the second ends it at once."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        error_console().print("stopping once the segment at hand is finished (a second time stops at once)")
+
+    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, ask)
+    return stop
 
 
 def command_options(function: Command) -> Command:
@@ -86,20 +102,63 @@ class _ProgressBar:
 
     def __init__(self, progress: Any, task: Any) -> None:
         self._progress, self._task = progress, task
+        self._begun = False
 
     def update(self, frames: int, total: int | None, limiting: str) -> None:
-        """See `archivecolor.colorize.pipeline.Progress`."""
+        """See `archivecolor.colorize.progress.Progress`."""
+        if not self._begun:  # what an earlier run left is not this one's speed
+            self._progress.reset(self._task, completed=frames, total=total, limiting=limiting)
+            self._begun = True
         self._progress.update(
             self._task, completed=frames, total=max(total, frames) if total else None, limiting=limiting
         )
 
+    def close(self) -> None:
+        """The job is over."""
+        self._progress.remove_task(self._task)
+
+    def say(self, text: str) -> None:
+        """Above the bar."""
+        self._progress.console.print(text, markup=False, style="yellow")
+
+
+class _Lines:
+    """No bar where stderr is no terminal: sentences only, and with ``quiet`` not even those."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def update(self, frames: int, total: int | None, limiting: str) -> None:
+        """Silence."""
+
+    def close(self) -> None:
+        """Silence."""
+
+    def say(self, text: str) -> None:
+        """A line on stderr."""
+        if not self._quiet:
+            error_console().print(text, markup=False)
+
+
+class Display:
+    """The progress of jobs that go on side by side; silent where ``bars`` is None."""
+
+    def __init__(self, bars: Any | None, quiet: bool) -> None:
+        self._bars, self._quiet = bars, quiet
+
+    def follow(self, title: str) -> _ProgressBar | _Lines:
+        """The progress of one more job."""
+        if self._bars is None:
+            return _Lines(self._quiet)
+        return _ProgressBar(self._bars, self._bars.add_task(title, total=None, limiting="starting"))
+
 
 @contextmanager
-def progress_bar(title: str, *, quiet: bool) -> Iterator[_ProgressBar | None]:
-    """A progress bar on stderr; None, and silence, where stderr is no terminal or ``quiet`` is set."""
+def progress_display(*, quiet: bool) -> Iterator[Display]:
+    """Progress bars on stderr; none where stderr is no terminal or ``quiet`` is set."""
     console = error_console()
     if quiet or not console.is_terminal:
-        yield None
+        yield Display(None, quiet)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -117,5 +176,5 @@ def progress_bar(title: str, *, quiet: bool) -> Iterator[_ProgressBar | None]:
         TextColumn("{task.fields[limiting]}", style="dim"),
         console=console,
         transient=True,
-    ) as progress:
-        yield _ProgressBar(progress, progress.add_task(title, total=None, limiting="starting"))
+    ) as bars:
+        yield Display(bars, quiet)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from archivecolor.config import MOST_TEMPORAL, ColorizeConfig
+from archivecolor.config import MOST_TEMPORAL, ColorizeConfig, WorkConfig
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -188,3 +188,51 @@ output_options = _all(
     click.option("--pix-fmt", help="Pixel format of the output, e.g. yuv420p10le."),
 )
 """How the output is encoded."""
+
+work_options = _all(
+    click.option(
+        "--work-dir",
+        type=click.Path(file_okay=False),
+        help="Where unfinished work lies, in a folder for each output; beside the output by default.",
+    ),
+    click.option("--keep-work", is_flag=True, help="Keep the work folder of a finished film."),
+    click.option(
+        "--segment-frames",
+        type=click.IntRange(min=4),
+        default=WorkConfig.segment_frames,
+        show_default=True,
+        help="Most frames in a segment: what an interruption costs at most.",
+    ),
+    click.option(
+        "--wait-for-space",
+        "wait_for_space_h",
+        type=click.FloatRange(min=0),
+        default=WorkConfig.wait_for_space_s / 3600,
+        show_default=True,
+        metavar="HOURS",
+        help="How long to wait where the disk is full; 0 makes it an error.",
+    ),
+)
+"""How work is kept until it is whole."""
+
+shelf_options = _all(
+    click.option("--include", multiple=True, metavar="PATTERN", help="Of a folder, only what matches, e.g. '*.mkv'."),
+    click.option("--exclude", multiple=True, metavar="PATTERN", help="Of a folder, not what matches, e.g. 'drafts/*'."),
+    click.option(
+        "--jobs",
+        "workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Worker processes, each with a film or a part of the only one; by default one for each GPU.",
+    ),
+    click.option("--cluster", metavar="auto|ADDRESS", help="Have a Ray cluster do the work; see docs/cluster.md."),
+    click.option(
+        "--retries",
+        type=click.IntRange(min=0),
+        default=1,
+        show_default=True,
+        help="How often a film that failed is tried again in this run.",
+    ),
+    click.option("--watch", is_flag=True, help="Go on looking for new films in the folder, until stopped."),
+)
+"""How a folder of films is worked through."""

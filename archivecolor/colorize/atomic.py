@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from archivecolor.disk import discard, sync
 from archivecolor.errors import FilmEncodeError
 
 log = logging.getLogger(__name__)
@@ -34,25 +34,15 @@ def atomic_output(output: Path) -> Iterator[Path]:
         try:
             if partial.is_dir():
                 for file in partial.iterdir():
-                    _sync(file)
+                    sync(file)
                 _clear(output, output.with_name(f"{stem}.{os.getpid()}.replaced.partial"))
-            _sync(partial)
+            sync(partial)
             partial.replace(output)
-            _sync(output.parent)
+            sync(output.parent)
         except OSError as error:
             raise FilmEncodeError(f"{output}: cannot be put in place ({error.strerror})") from error
     finally:
         _remove(partial)
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir() and sys.platform == "win32":
-        return  # Windows has no way to sync a folder
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_running(pid_suffix: str) -> bool:
@@ -78,9 +68,6 @@ def _clear(folder: Path, aside: Path) -> None:
 
 def _remove(partial: Path) -> None:
     try:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.unlink(missing_ok=True)
+        discard(partial)
     except OSError as error:  # a read-only folder, say: then it was never made, and another error is on its way
         log.debug("%s: cannot be removed (%s)", partial, error)

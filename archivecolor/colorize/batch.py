@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from archivecolor.colorize.engine import Engine
-from archivecolor.colorize.pipeline import (
-    MADE_BY,
-    ColorizeReport,
-    Progress,
-    colorize_film,
-    settings_fingerprint,
-)
+from archivecolor.colorize.pipeline import MADE_BY, colorize_film, settings_fingerprint
 from archivecolor.colorize.places import is_sequence, place_of
-from archivecolor.colorize.sidecar import refuse_foreign_folder, refuse_foreign_sidecar
+from archivecolor.colorize.progress import NoProgress, Progress, Stop, never
+from archivecolor.colorize.report import ColorizeReport
+from archivecolor.colorize.sidecar import Model, read_record, refuse_foreign_folder, refuse_foreign_sidecar
 from archivecolor.colorize.stills import colorize_still
-from archivecolor.config import ColorizeConfig
-from archivecolor.errors import ArchiveColorError, ConfigError, DataError, FilmEncodeError, FilmOpenError
+from archivecolor.colorize.work import clear_finished, has_work
+from archivecolor.config import ColorizeConfig, WorkConfig
+from archivecolor.errors import (
+    ArchiveColorError,
+    BusyError,
+    ConfigError,
+    DataError,
+    FilmEncodeError,
+    FilmOpenError,
+    StoppedError,
+)
 from archivecolor.film import (
     CONTAINERS,
     OutputSettings,
@@ -43,7 +48,8 @@ FILM_EXTENSIONS = frozenset(
     )
 )
 
-State = Literal["coloured", "skipped", "failed"]
+State = Literal["coloured", "skipped", "failed", "stopped", "elsewhere"]
+"""``stopped`` on request, to go on later; ``elsewhere``: another run is at work on it."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +83,15 @@ def plan_jobs(
     into_folder: bool = False,
     profile: str | None = None,
     as_sequence: bool = False,
+    select: Callable[[Path], bool] | None = None,
 ) -> list[Job]:
     """What ``colorize INPUT... -o OUTPUT`` is to do.
 
     One file goes to the file ``output``, or into it where that is a folder or ``into_folder`` says so. Several
     inputs, and folders, go into the folder ``output``; a folder is searched through and its tree mirrored. Names
     stay, and so does a film's extension where ``profile`` (access by default) is kept well in that container. A
-    pattern, and with ``as_sequence`` a folder, is one image sequence.
+    pattern, and with ``as_sequence`` a folder, is one image sequence. ``select`` says which files of a folder are
+    meant, by their path within it.
 
     Raises:
         ConfigError: an output would replace a source or another output, or several inputs are to go to one file.
@@ -99,7 +107,7 @@ def plan_jobs(
     else:
         if output.is_file() or (not output.is_dir() and output.suffix.lower() in CONTAINERS):
             raise ConfigError(f"{output}: names a file; several films, or a folder of them, need a folder as output")
-        found = {file.resolve(): (file, place) for path in inputs for file, place in _films_in(path, output)}
+        found = {file.resolve(): (file, place) for path in inputs for file, place in _films_in(path, output, select)}
         jobs = _name_outputs(list(found.values()), output, profile)
     _refuse_collisions(jobs)
     return jobs
@@ -131,7 +139,7 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
             raise ConfigError(f"{other} and {job.source} would both become {job.output}; colourise them separately")
 
 
-def _films_in(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
+def _films_in(path: Path, output: Path, select: Callable[[Path], bool] | None) -> Iterator[tuple[Path, Path]]:
     """Every film or still in ``path``, with its place relative to it; never what an earlier run wrote."""
     if path.is_file():
         yield path, Path(path.name)
@@ -143,13 +151,15 @@ def _films_in(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
         relative = file.relative_to(path)
         if any(part.startswith(".") for part in relative.parts) or not file.is_file():
             continue
+        if select is not None and not select(relative):
+            continue
         if inside != path.resolve() and inside in file.resolve().parents:
             continue
         if file.suffix.lower() in known or is_still(file):
             found = True
             yield file, relative
     if not found:
-        raise DataError(f"{path}: holds no films or stills")
+        raise DataError(f"{path}: holds no films or stills" + (" that are asked for" if select is not None else ""))
 
 
 def _name_outputs(found: Sequence[tuple[Path, Path]], output: Path, profile: str | None) -> list[Job]:
@@ -166,40 +176,108 @@ def _name_outputs(found: Sequence[tuple[Path, Path]], output: Path, profile: str
     return jobs
 
 
+class Craft(Protocol):
+    """How a film and a still are made."""
+
+    @property
+    def model(self) -> Model:
+        """The weights that do it."""
+
+    def film(
+        self,
+        source: Path,
+        output: Path,
+        config: ColorizeConfig,
+        settings: OutputSettings,
+        *,
+        work: WorkConfig,
+        progress: Progress,
+        stop: Stop,
+    ) -> ColorizeReport:
+        """As `archivecolor.colorize.pipeline.colorize_film`."""
+
+    def still(self, source: Path, output: Path, config: ColorizeConfig) -> ColorizeReport:
+        """As `archivecolor.colorize.stills.colorize_still`."""
+
+
+class EngineCraft:
+    """Films and stills are made here, one at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.model = engine
+
+    def film(
+        self,
+        source: Path,
+        output: Path,
+        config: ColorizeConfig,
+        settings: OutputSettings,
+        *,
+        work: WorkConfig,
+        progress: Progress,
+        stop: Stop,
+    ) -> ColorizeReport:
+        """See `Craft`."""
+        return colorize_film(source, output, self.model, config, settings, work=work, progress=progress, stop=stop)
+
+    def still(self, source: Path, output: Path, config: ColorizeConfig) -> ColorizeReport:
+        """See `Craft`."""
+        return colorize_still(source, output, self.model, config)
+
+
 def run_job(
     job: Job,
-    engine: Engine,
+    craft: Craft,
     config: ColorizeConfig,
     settings: OutputSettings,
     *,
     overwrite: bool,
     go_on: bool,
+    work: WorkConfig | None = None,
     progress: Progress | None = None,
+    stop: Stop | None = None,
 ) -> JobResult:
     """Do one job; errors come back in the result, so that the next job can follow.
 
-    An output that is there already is replaced if ``overwrite`` is set. Otherwise it is an error, unless ``go_on`` is
-    set: then one of ours is skipped if it is whole and made again if it is not.
+    An output that is there already is replaced if ``overwrite`` is set. Otherwise one that was made of this very source
+    with these settings, or with ``go_on`` any of ours, is skipped if it is whole and made again if it is not; another
+    one is an error. Work that was interrupted goes on.
     """
+    work = work or WorkConfig()
     try:
         place = place_of(job.output)
+        if clear_finished(place, work) and place.exists() and not overwrite:
+            return JobResult(job, "skipped")
+        overwrite = overwrite or has_work(place, work)
         if place != job.output and place.is_dir() and any(place.iterdir()):
             refuse_foreign_folder(place, overwrite=overwrite)
         if job.output.exists() and not overwrite:
-            comment = made_by_comment(job.output) if go_on else None
+            comment = made_by_comment(job.output) if go_on or _is_of(job) else None
             if comment is None:
                 raise FilmEncodeError(f"{job.output}: is there already; use --overwrite to replace it")
-            if comment and f"settings {settings_fingerprint(engine, config, settings)})" not in comment:
+            if comment and f"settings {settings_fingerprint(craft.model, config, settings)})" not in comment:
                 raise FilmEncodeError(f"{job.output}: was made with other settings; use --overwrite to make it again")
             if is_whole(job, config):
                 return JobResult(job, "skipped")
         refuse_foreign_sidecar(place)
         _make_folder(place.parent)
         if is_still(job.source) and not is_sequence(job.source):
-            report = colorize_still(job.source, job.output, engine, config)
+            report = craft.still(job.source, job.output, config)
         else:
-            report = colorize_film(job.source, job.output, engine, config, settings, progress=progress)
+            report = craft.film(
+                job.source,
+                job.output,
+                config,
+                settings,
+                work=work,
+                progress=progress or NoProgress(),
+                stop=stop or never(),
+            )
         return JobResult(job, "coloured", report)
+    except StoppedError as error:
+        return JobResult(job, "stopped", error=error)
+    except BusyError as error:
+        return JobResult(job, "elsewhere", error=error)
     except ArchiveColorError as error:
         log.debug("%s failed", job.source, exc_info=True)
         return JobResult(job, "failed", error=error)
@@ -207,6 +285,15 @@ def run_job(
         log.debug("%s failed", job.source, exc_info=True)
         words = f"{job.source}: unexpected {type(error).__name__} ({' '.join(str(error).split())}); "
         return JobResult(job, "failed", error=ArchiveColorError(words + "--debug shows where, please report it"))
+
+
+def _is_of(job: Job) -> bool:
+    """Whether the record beside the job's output says that it was made of a source of this name and size."""
+    try:
+        source = read_record(job.output)["source"]
+        return bool(source["path"] == str(job.source.absolute()) and source["size_bytes"] == job.source.stat().st_size)
+    except (DataError, OSError, KeyError, TypeError):
+        return False
 
 
 def made_by_comment(output: Path) -> str | None:

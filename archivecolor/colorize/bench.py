@@ -14,13 +14,11 @@ import torch
 
 from archivecolor.colorize.colourist import Colourist
 from archivecolor.colorize.engine import Engine
-from archivecolor.colorize.pipeline import (
-    analyse,
-    colorize_film,
-    make_recombiner,
-    run_stages,
-)
+from archivecolor.colorize.parts import analyse, make_recombiner
+from archivecolor.colorize.pipeline import colorize_film
+from archivecolor.colorize.progress import NoProgress
 from archivecolor.colorize.stages import Batch, steadied
+from archivecolor.colorize.threads import run_stages
 from archivecolor.colorize.workers import Workers
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import FilmDecodeError
@@ -140,7 +138,7 @@ def bench_film(
     )
 
 
-class _Stopwatch:
+class _Stopwatch(NoProgress):
     """When the first batch of a run was written, and when its file was finished."""
 
     def __init__(self) -> None:
@@ -148,7 +146,7 @@ class _Stopwatch:
         self._first_frames = self._frames = 0
 
     def update(self, frames: int, total: int | None, limiting: str) -> None:
-        """See `archivecolor.colorize.pipeline.Progress`."""
+        """See `archivecolor.colorize.progress.Progress`."""
         if not self._first_frames:
             self.first_s, self._first_frames = time.perf_counter(), frames
         self._frames = frames
@@ -174,7 +172,7 @@ def _transcode(film: Path, scratch: Path, info: FilmInfo, plan: OutputPlan, conf
     ):
         run_stages(
             reader,
-            writer,
+            _Encoded(writer),
             lambda batches: _uncoloured(batches, info, plan),
             batch_size=8,
             progress=watch,
@@ -183,6 +181,25 @@ def _transcode(film: Path, scratch: Path, info: FilmInfo, plan: OutputPlan, conf
     watch.stop()
     scratch.unlink()
     return watch.frames_per_s
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Batches go straight into a film."""
+
+    writer: FilmWriter
+
+    @property
+    def frames(self) -> int:
+        """How many are in it."""
+        return self.writer.frames
+
+    def take(self, batch: Batch) -> bool:
+        """Encode the batch."""
+        pictures = (picture for some in batch.planes for picture in zip(*some, strict=True))
+        for frame, (y, cb, cr) in zip(batch.frames, pictures, strict=True):
+            self.writer.write(y, cb, cr, frame.pts_ticks, frame.time_base, frame.duration_ticks)
+        return True
 
 
 def _uncoloured(batches: Iterable[Batch], info: FilmInfo, plan: OutputPlan) -> Iterator[Batch]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,34 +45,24 @@ class Coloured:
 
     Attributes:
         ab: (N, 2, h, w) a and b, float32, of what the network was shown.
+        repeated: how many of the frames repeat an earlier one of them.
         glimpses: the frames as `motion.find_motion` takes them, and `links` what it found between each and the one
             before it. Both are empty until `Colourist.glimpses` and `Colourist.links` were asked for them.
     """
 
     shown: Shown
     ab: Tensor
+    repeated: int = 0
     glimpses: list[Glimpse] = field(default_factory=list)
     links: list[Link | None] = field(default_factory=list)
 
 
 class Colourist:
-    """The film's engine, recombiner and picture; `colour` and `planes` may run in several threads at once.
-
-    ``warnings`` says, after the film, what was met.
-    """
+    """The film's engine, recombiner and picture; `colour` and `planes` may run in several threads at once."""
 
     def __init__(self, source: Path, engine: Engine, recombiner: Recombiner, picture: Rectangle) -> None:
         self.source, self.engine, self.recombiner, self.picture = source, engine, recombiner, picture
         self._shape = engine.network_shape(picture.bottom - picture.top, picture.right - picture.left)
-        self.frames_without_bars = self.frames_repeated = 0
-        self._counting = threading.Lock()
-
-    @property
-    def warnings(self) -> list[str]:
-        """Whole sentences."""
-        if not self.frames_without_bars:
-            return []
-        return [f"{self.frames_without_bars} frames reach into the film's black bars; they were coloured as a whole"]
 
     def fit(self, luma: Sequence[npt.NDArray[Any]]) -> None:
         """Let the engine choose its arithmetic by a few of the film's frames."""
@@ -87,7 +76,8 @@ class Colourist:
         shown = [part.shown for part in parts]
         luma, l_norm = (torch.cat([getattr(part, name) for part in shown]) for name in ("luma", "l_norm"))
         whole = [whole for part in shown for whole in part.whole]
-        return Coloured(Shown(luma, l_norm, whole), torch.cat([part.ab for part in parts]))
+        repeated = sum(part.repeated for part in parts)
+        return Coloured(Shown(luma, l_norm, whole), torch.cat([part.ab for part in parts]), repeated)
 
     @torch.inference_mode()
     def show(self, frames: Sequence[LumaFrame]) -> Shown:
@@ -98,8 +88,6 @@ class Colourist:
         runs = [(lit, len(list(run))) for lit, run in itertools.groupby(whole)]
         parts = torch.split(luma, [length for _, length in runs])
         l_norm = torch.cat([self._reduce(part, lit) for part, (lit, _) in zip(parts, runs, strict=True)])
-        with self._counting:
-            self.frames_without_bars += sum(whole)
         return Shown(luma, l_norm, whole)
 
     def ask(self, shown: Shown) -> Coloured:
@@ -110,9 +98,7 @@ class Colourist:
                 f"{self.source}: the network returned no usable colour for a frame; try --precision fp32, "
                 f"or other weights than {self.engine.weights_path}"
             )
-        with self._counting:
-            self.frames_repeated += repeated
-        return Coloured(shown, ab)
+        return Coloured(shown, ab, repeated)
 
     def glimpse(self, coloured: Coloured) -> None:
         """Fill in ``glimpses``."""

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from archivecolor.colorize.mattes import Rectangle
-from archivecolor.colorize.pipeline import analyse, plan_warnings
+from archivecolor.colorize.parts import analyse
+from archivecolor.colorize.pipeline import plan_warnings
 from archivecolor.colorize.places import is_sequence, plan_for
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import ArchiveColorError

@@ -26,13 +26,13 @@ def is_sequence(path: Path) -> bool:
     return is_pattern(path) or path.is_dir()
 
 
-def open_reader(source: Path, config: ColorizeConfig) -> FilmReader | SequenceReader:
-    """A reader of the cut that ``config`` asks for.
+def open_reader(source: Path, config: ColorizeConfig, from_s: Fraction | None = None) -> FilmReader | SequenceReader:
+    """A reader of the cut that ``config`` asks for, or of its frames from ``from_s`` on, on the source's clock.
 
     Raises `FilmOpenError`, and `ConfigError` for a sequence without a rate or a film with one.
     """
     if is_sequence(source):
-        return SequenceReader(source, config.rate, start_s=config.start_s, end_s=config.end_s)
+        return SequenceReader(source, config.rate, start_s=config.start_s, end_s=config.end_s, from_s=from_s)
     if config.fps is not None:
         raise ConfigError(f"{source}: a film's frames have their own times; --fps is for image sequences")
     return FilmReader(
@@ -41,6 +41,7 @@ def open_reader(source: Path, config: ColorizeConfig) -> FilmReader | SequenceRe
         end_s=config.end_s,
         deinterlace=config.fields,
         resize=config.recombine != "luma",
+        from_s=from_s,
     )
 
 

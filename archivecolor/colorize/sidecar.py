@@ -5,24 +5,51 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from archivecolor import __version__
 from archivecolor.colorize.atomic import atomic_output
-from archivecolor.colorize.engine import Engine
 from archivecolor.config import ColorizeConfig
+from archivecolor.disk import file_sha256
 from archivecolor.errors import DataError, FilmEncodeError, FilmOpenError
-from archivecolor.film import DIGITAL_SOURCE_TYPE, FilmInfo, OutputPlan, ReadReport, is_pattern, sequence_files
+from archivecolor.film import DIGITAL_SOURCE_TYPE, FilmInfo, OutputPlan, is_pattern, sequence_files
+from archivecolor.weights import find_weights, verify
 
 VERSION: Final = 1
 _STATEMENT: Final = (
     "The colour was made by a trained model and is not a record of the colours that were before the camera; the "
     "lightness is the source's. This is an access version, not a replacement of the original."
 )
-_BLOCK: Final = 1 << 20
+
+
+class Model(Protocol):
+    """The weights that an output's colours come from."""
+
+    @property
+    def weights_path(self) -> Path:
+        """Their file."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Its SHA-256, hexadecimal."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A `Model` that is known but not loaded."""
+
+    weights_path: Path
+    weights_sha256: str
+
+    @classmethod
+    def find(cls, name: str | None) -> WeightsFile:
+        """The weights of this name; raises `WeightsError`."""
+        path = find_weights(name)
+        return cls(path, verify(path))
 
 
 def sidecar_path(output: Path) -> Path:
@@ -30,22 +57,14 @@ def sidecar_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.json")
 
 
-def _file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def fixity(path: Path) -> dict[str, Any]:
     """Size in bytes and SHA-256 of a file; of an image sequence, the SHA-256 of its files' names and SHA-256s."""
     if not (path.is_dir() or is_pattern(path)):
-        return {"size_bytes": path.stat().st_size, "sha256": _file_sha256(path)}
+        return {"size_bytes": path.stat().st_size, "sha256": file_sha256(path)}
     files = list(sequence_files(path).values())
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.name}\0{_file_sha256(file)}\n".encode(errors="surrogateescape"))
+        digest.update(f"{file.name}\0{file_sha256(file)}\n".encode(errors="surrogateescape"))
     return {"size_bytes": sum(file.stat().st_size for file in files), "sha256": digest.hexdigest()}
 
 
@@ -81,7 +100,9 @@ def record_of(
     source_fixity: dict[str, Any],
     output: Path,
     written: Path,
-    engine: Engine,
+    model: Model,
+    device: str,
+    precision: str,
     config: ColorizeConfig,
     settings: dict[str, Any],
     seconds: float,
@@ -100,13 +121,13 @@ def record_of(
         "tool": {"name": "archivecolor", "version": __version__},
         "digital_source_type": DIGITAL_SOURCE_TYPE,
         "statement": _STATEMENT,
-        "model": {"name": engine.weights_path.stem, "sha256": engine.weights_sha256},
+        "model": {"name": model.weights_path.stem, "sha256": model.weights_sha256},
         "source": {"path": str(source.absolute()), **source_fixity},
         "output": {"name": output.name, **fixity(written)},
         "settings": {
             **asdict(config),
-            "device_used": str(engine.device),
-            "precision_used": engine.precision,
+            "device_used": device,
+            "precision_used": precision,
             "output": settings,
         },
         "frames": frames,
@@ -120,17 +141,17 @@ def record_of(
     }
 
 
-def frame_counts(read: ReadReport, written: int, repeated: int) -> dict[str, int]:
-    """What the record says of frames, by what became of them."""
+def frame_counts(counts: Mapping[str, int], written: int) -> dict[str, int]:
+    """What the record says of frames, by what became of them; ``counts`` is what reading and colouring met."""
     return {
-        "read": read.frames,
+        "read": counts["frames"],
         "written": written,
-        "undecodable": read.undecodable_packets,
-        "damaged": read.corrupt_frames,
-        "repeated": repeated,
-        "deinterlaced": read.deinterlaced,
-        "resized": read.resized_frames,
-        "times_moved": read.moved_timestamps,
+        "undecodable": counts["undecodable_packets"],
+        "damaged": counts["corrupt_frames"],
+        "repeated": counts["repeated"],
+        "deinterlaced": counts["deinterlaced"],
+        "resized": counts["resized_frames"],
+        "times_moved": counts["moved_timestamps"],
     }
 
 

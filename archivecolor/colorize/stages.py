@@ -12,17 +12,27 @@ from archivecolor.colorize.colourist import Coloured, Colourist, Planes
 from archivecolor.colorize.motion import Glimpse
 from archivecolor.colorize.temporal import Steadier
 from archivecolor.colorize.workers import Workers
-from archivecolor.film import LumaFrame, SidePacket
+from archivecolor.film import LumaFrame
 
 
 @dataclass
 class Batch:
-    """Frames with what has been made of them so far, and the packets of other streams that lay between them."""
+    """Frames with what has been made of them so far.
+
+    Attributes:
+        counts: what reading had met (`ReadReport.counts`) when each of the frames was given.
+        shot_starts: places in ``frames`` of those that begin a shot; found where colour is steadied over time.
+        repeated: how many of the frames repeat an earlier one of them.
+        whole: for each of the frames, whether it was coloured with its bars.
+    """
 
     frames: list[LumaFrame] = field(default_factory=list)
-    packets: list[SidePacket] = field(default_factory=list)
+    counts: list[dict[str, int]] = field(default_factory=list)
     coloured: Coloured | None = None
     planes: list[Planes] = field(default_factory=list)
+    shot_starts: set[int] = field(default_factory=set)
+    repeated: int = 0
+    whole: list[bool] = field(default_factory=list)
 
 
 def colour_batches(
@@ -35,7 +45,9 @@ def colour_batches(
         return batch
 
     def make_planes(batch: Batch) -> Batch:
-        batch.planes = colourist.planes(batch.coloured) if batch.coloured else []
+        if batch.coloured:
+            batch.planes = colourist.planes(batch.coloured)
+            batch.repeated, batch.whole = batch.coloured.repeated, batch.coloured.shown.whole
         batch.coloured = None
         return batch
 
@@ -65,16 +77,22 @@ def steadied(
             colourist.link(batch.coloured, before)
         return batch
 
+    steadier = Steadier(strength, level=level)
+    waiting: deque[Batch] = deque()
+    ready: deque[torch.Tensor] = deque()
+    given = 0
+
     def complete() -> Iterator[Batch]:
+        nonlocal given
         while waiting and len(ready) >= len(waiting[0].frames):
             batch = waiting.popleft()
             if batch.coloured:
                 batch.coloured.ab = torch.stack([ready.popleft() for _ in batch.frames])
+                while steadier.shot_starts and steadier.shot_starts[0] < given + len(batch.frames):
+                    batch.shot_starts.add(steadier.shot_starts.popleft() - given)
+                given += len(batch.frames)
             yield batch
 
-    steadier = Steadier(strength, level=level)
-    waiting: deque[Batch] = deque()
-    ready: deque[torch.Tensor] = deque()
     for batch in workers.map(find_motion, after_one_another()):
         waiting.append(batch)
         if batch.coloured:

@@ -12,8 +12,8 @@ from archivecolor import color
 from archivecolor.colorize.atomic import atomic_output
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.mattes import find_picture
-from archivecolor.colorize.pipeline import ColorizeReport
 from archivecolor.colorize.recombine import place_chroma
+from archivecolor.colorize.report import ColorizeReport
 from archivecolor.colorize.sidecar import fixity, record_of, write_record
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import ConfigError, FilmEncodeError
@@ -62,7 +62,9 @@ def colorize_still(source: Path, output: Path, engine: Engine, config: ColorizeC
             source_fixity=fixity(source),
             output=output,
             written=partial,
-            engine=engine,
+            model=engine,
+            device=str(engine.device),
+            precision=engine.precision,
             config=config,
             settings={},
             seconds=time.perf_counter() - started,

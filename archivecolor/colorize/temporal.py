@@ -8,6 +8,7 @@ nor fade, whatever the shot's length, and that leaves out what the motion does n
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -120,12 +121,19 @@ class Steadier:
         strength: how much of its neighbour's sum a frame takes on where motion is certain, 0 to below 1. The average
             reaches over about 1 / (1 - strength) frames on either side.
         level: whether to keep the colour level through each shot as well (`levelling`).
+
+    Attributes:
+        shots: how many have begun.
+        shot_starts: the numbers of the frames that begin a shot, for the caller to take out; known of every frame that
+            has come out.
     """
 
     def __init__(self, strength: float, *, level: bool = False) -> None:
         self.strength = strength
         self._leveller = Leveller() if level else None
         self.shots = 0
+        self.shot_starts: deque[int] = deque()
+        self._done = 0
         self._shot: list[_Frame] = []
         self._last: _Frame | None = None
         self._doubtful: list[_Frame] = []
@@ -190,6 +198,7 @@ class Steadier:
         frame.from_previous = link
         if link is None or self._last is None:
             self.shots += 1
+            self.shot_starts.append(self._done)
         else:
             previous, device = self._last, frame.ab.device
             previous.from_next = _Carry(link.ahead, link.trust_ahead, self.strength, device)
@@ -223,6 +232,7 @@ class Steadier:
                 steady = self._leveller(steady, frame.from_previous)
             self._finished.append(steady[0])
             done += not frame.alone
+            self._done += 1
 
 
 def _energy(ab: Tensor) -> Tensor:

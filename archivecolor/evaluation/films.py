@@ -19,7 +19,8 @@ from torch import Tensor
 from archivecolor import color
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.motion import find_motion, glimpse
-from archivecolor.colorize.pipeline import analyse, colorize_film
+from archivecolor.colorize.parts import analyse
+from archivecolor.colorize.pipeline import colorize_film
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import DataError
 from archivecolor.evaluation.steadiness import ClipScores, Step, visible

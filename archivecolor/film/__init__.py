@@ -16,6 +16,8 @@ from archivecolor.film.profiles import (
 )
 from archivecolor.film.reader import FilmReader
 from archivecolor.film.samples import NEUTRAL_CHROMA, FilmSamples, picture_length_s, sample_frames
+from archivecolor.film.segment_writer import FilmSegmentWriter, SequenceSegmentWriter, Written, is_as_written
+from archivecolor.film.segments import SegmentFile, interleave
 from archivecolor.film.sequence_writer import SEQUENCE_OUTPUTS, SequenceWriter, plan_sequence
 from archivecolor.film.sequences import SequenceReader, holds_frames, is_pattern, probe_sequence, sequence_files
 from archivecolor.film.still_tags import DIGITAL_SOURCE_TYPE, read_tags
@@ -37,6 +39,7 @@ __all__ = [
     "FilmInfo",
     "FilmReader",
     "FilmSamples",
+    "FilmSegmentWriter",
     "FilmWriter",
     "LeftOut",
     "LumaFrame",
@@ -45,14 +48,19 @@ __all__ = [
     "Picture",
     "PixelFormat",
     "ReadReport",
+    "SegmentFile",
     "SequenceReader",
+    "SequenceSegmentWriter",
     "SequenceWriter",
     "SidePacket",
     "Still",
     "StreamInfo",
+    "Written",
     "after_deinterlacing",
     "default_extension",
     "holds_frames",
+    "interleave",
+    "is_as_written",
     "is_pattern",
     "is_still",
     "make_synthetic_film",

@@ -62,6 +62,10 @@ class ReadReport:
     moved_timestamps: int = 0
     warnings: list[str] = field(default_factory=list)
 
+    def counts(self) -> dict[str, int]:
+        """What was counted so far, by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, int)}
+
     def warn(self, text: str) -> None:
         """Note ``text`` once."""
         if text not in self.warnings:

@@ -11,6 +11,7 @@ from typing import Final
 
 import av
 import av.error
+import cv2
 from av.codec.codec import UnknownCodecError
 from av.video.codeccontext import VideoCodecContext
 
@@ -56,6 +57,7 @@ _EVEN_SIZES_ONLY: Final = {"libx264", "libx265", "h264_nvenc", "hevc_nvenc", "av
 _CHROMA_NAMES: Final = {(1, 1): "420", (1, 0): "422", (0, 0): "444", (0, 1): "440", (2, 0): "411", (2, 2): "410"}
 # Encoders that mark each picture as interlaced, with its field order.
 _INTERLACING: Final = {"libx264", "ffv1", "prores_ks", "mpeg2video", "mpeg4", "dvvideo", "rawvideo", "v210"}
+_AVX_512F: Final = 13  # CV_CPU_AVX_512F
 _SEMI_PLANAR: Final = {"yuv420p10le": "p010le", "yuv420p": "nv12"}
 
 
@@ -325,10 +327,15 @@ def _options(encoder: str, settings: OutputSettings, pix_fmt: str, lossless: boo
         options["vendor"] = "apl0"
     elif encoder == "dnxhd":
         options["profile"] = {"yuv422p": "dnxhr_hq", "yuv422p10le": "dnxhr_hqx"}.get(pix_fmt, "dnxhr_444")
+    own = []
+    if encoder == "libx264" and cv2.checkHardwareSupport(_AVX_512F):
+        own.append("asm=AVX2")  # with AVX-512 its macroblock tree reads past rows: each run comes out otherwise
     if info.picture.interlaced:
         options.update(flags="+ildct+ilme", field_order=info.picture.field_order)
         if encoder == "libx264" and info.picture.field_order == "bb":
-            options["x264-params"] = "bff=1"
+            own.append("bff=1")
+    if own:
+        options["x264-params"] = ":".join(own)
     return options
 
 

@@ -48,7 +48,8 @@ class FilmReader:
     packets of other streams that begin in that range; times stay on the source's clock. ``time_offset_s`` is what an
     output should subtract from every time. ``deinterlace`` turns interlaced pictures into progressive frames;
     ``info`` is the film as the frames given are. Frames of another size than the first are scaled to it, or are an
-    error without ``resize``. ``threads`` is for the decoder, 0 for one a core.
+    error without ``resize``. ``threads`` is for the decoder, 0 for one a core. Frames before ``from_s``, on the
+    source's clock, are left out, and passed over where one can seek in the file.
 
     Raises `FilmOpenError` (see `probe`), and `FilmDecodeError` from iteration when no frame can be decoded or the
     picture changes its size. Undecodable packets are counted in ``report`` and decoding goes on.
@@ -63,6 +64,7 @@ class FilmReader:
         deinterlace: Deinterlace = "off",
         resize: bool = True,
         threads: int = 0,
+        from_s: Fraction | None = None,
     ) -> None:
         self._film = path if isinstance(path, FilmInfo) else probe(Path(path))
         self._film.require_sdr()
@@ -72,6 +74,7 @@ class FilmReader:
         first_s = self._film.first_pts_ticks * self._film.time_base
         self._start_s = first_s + exact_time(start_s) if start_s else None
         self._end_s = first_s + exact_time(end_s) if end_s is not None else None
+        self._from_s = from_s
         self._deinterlacer = Deinterlacer(deinterlace, self._film.picture.bit_depth) if deinterlace != "off" else None
         self._field_order = FieldOrderReader()
         self._slices = SliceCheck() if self._film.codec == "ffv1" else None
@@ -79,8 +82,8 @@ class FilmReader:
         self._side_clock = SideClock(self._clock, self._film.time_base)
         self._pending: dict[int, None] = {}  # times of packets whose frames are still to come
         self._container, self._video = self._open("AUTO")
-        if self._start_s is not None:
-            self._seek(self._start_s)
+        if self._start_s is not None or self._from_s is not None:
+            self._seek(max(time_s for time_s in (self._start_s, self._from_s) if time_s is not None))
         if self._film.picture.format.has_alpha:
             self.report.warn(f"{self._film.path.name}: the picture's transparency is left out")
 
@@ -119,17 +122,37 @@ class FilmReader:
                     if self._end_s is not None and frame.time_s >= self._end_s:
                         reading_on_until = self._end_s + _READ_ON_S
                         break
-                    if self._is_wanted(frame.time_s):
+                    if self._is_wanted(frame.time_s) and self._is_due(frame.time_s):
                         yield from self._give(frame)
                 yield from self._cut(self._side_clock.ready())
         if reading_on_until is None:
             for frame in self._drain():
-                if self._is_wanted(frame.time_s):
+                if self._is_wanted(frame.time_s) and self._is_due(frame.time_s):
                     yield from self._give(frame)
         yield from self._cut(self._side_clock.ready())
         yield from self._cut(self._side_clock.finish())
         yield from self._give(None)
         self._finish(reading_on_until is not None)
+
+    def side_packets(self) -> Iterator[SidePacket]:
+        """Instead of iterating over it all: the packets of the other streams alone; nothing is decoded.
+
+        Where the film's clock starts anew only decoding tells by how much they move: iterate then.
+        """
+        sound_to_come = self._sound_up_to_the_end()
+        begun = self._start_s is None
+        for packet in self._packets():
+            stamp = packet.dts if packet.dts is not None else packet.pts
+            if stamp is not None and self._end_s is not None:
+                if stamp * packet.time_base >= self._end_s:
+                    sound_to_come.discard(packet.stream_index)
+                if stamp * packet.time_base > self._end_s + _READ_ON_S and not sound_to_come:
+                    break
+            begun = begun or (stamp is not None and self._is_wanted(stamp * packet.time_base))
+            if packet.stream_index != self._film.video_index:
+                placed = self._side_clock.place(packet)
+                yield from placed if stamp is None and begun else self._cut(placed)
+        yield from self._cut(self._side_clock.finish())
 
     def _sound_up_to_the_end(self) -> set[int]:
         """Tracks of sound that reach the end of the cut, wherever in the file that part of them lies."""
@@ -153,9 +176,9 @@ class FilmReader:
             ready = self._deinterlacer.flush() if frame is None else self._deinterlacer.push(frame)
         for given in ready:
             self.report.given += 1
+            if self._deinterlacer is not None:
+                self.report.deinterlaced = self._deinterlacer.deinterlaced
             yield given
-        if frame is None and self._deinterlacer is not None:
-            self.report.deinterlaced = self._deinterlacer.deinterlaced
 
     # Opening and seeking
 
@@ -196,6 +219,9 @@ class FilmReader:
     def _is_wanted(self, time_s: Fraction) -> bool:
         begun = self._start_s is None or time_s >= self._start_s
         return begun and (self._end_s is None or time_s < self._end_s)
+
+    def _is_due(self, time_s: Fraction) -> bool:
+        return self._from_s is None or time_s >= self._from_s
 
     # Demuxing and decoding
 
@@ -274,7 +300,7 @@ class FilmReader:
 
     def _luma_frame(self, frame: av.VideoFrame) -> LumaFrame:
         picture, name = self._film.picture, self._film.path.name
-        is_first = self._clock.last_pts is None and self._start_s is None
+        is_first = self._clock.last_pts is None and self._start_s is None and self._from_s is None
         pts = self._clock.place(frame)
         changed = (frame.width, frame.height) != (picture.width_px, picture.height_px)
         if changed:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +22,7 @@ from archivecolor.film.info import SEQUENCE, FilmInfo
 from archivecolor.film.opening import in_words
 from archivecolor.film.pixels import plane_view
 from archivecolor.film.profiles import OutputPlan, OutputSettings
-from archivecolor.film.sequences import is_pattern
+from archivecolor.film.sequences import is_pattern, sequence_files
 from archivecolor.film.still_tags import StillTags, read_tags
 from archivecolor.film.stills import write_still
 from archivecolor.film.streams import LeftOut
@@ -134,6 +136,21 @@ class SequenceWriter:
 
     def copy(self, side: SidePacket) -> None:
         """Nothing: an image sequence holds pictures only."""
+
+    def put(self, segment: Path) -> None:
+        """Take over the frames of a finished segment, a folder, behind those that are here; it keeps its own."""
+        for number, file in sequence_files(segment / self.pattern.name).items():
+            if self.info.container != SEQUENCE:
+                number = self.frames + 1
+            target = self.folder / (self.pattern.name % number)
+            try:
+                try:
+                    os.link(file, target)
+                except OSError:  # another disk, or one without links
+                    shutil.copyfile(file, target)
+            except OSError as error:
+                raise FilmEncodeError(f"{self.pattern}: cannot be written: {in_words(error)}") from error
+            self.frames += 1
 
     def stream_map(self) -> list[dict[str, Any]]:
         """See `FilmWriter.stream_map`."""

@@ -14,7 +14,7 @@ import av
 import av.error
 
 from archivecolor.errors import ConfigError, FilmDecodeError, FilmOpenError
-from archivecolor.film.frames import LumaFrame, ReadReport
+from archivecolor.film.frames import LumaFrame, ReadReport, SidePacket
 from archivecolor.film.info import SEQUENCE, FilmInfo, Picture, StreamInfo
 from archivecolor.film.opening import in_words
 from archivecolor.film.pixels import Plane, UnusablePixelFormatError, chroma_deviation, luma_plane, pixel_format
@@ -164,13 +164,20 @@ class SequenceReader:
     """Iterate once over an image sequence, as `FilmReader` over a film; a broken frame leaves a gap and is named."""
 
     def __init__(
-        self, path: Path, rate: Fraction | None, *, start_s: float | None = None, end_s: float | None = None
+        self,
+        path: Path,
+        rate: Fraction | None,
+        *,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        from_s: Fraction | None = None,
     ) -> None:
         self.info = probe_sequence(path, rate)
         self.report = ReadReport()
         start = exact_time(start_s) if start_s else None
         self._start_s, self._end_s = start, None if end_s is None else exact_time(end_s)
         self.time_offset_s = Fraction(0) if start is None else start
+        self._from_s = max(self.time_offset_s, from_s or Fraction(0))
 
     def __enter__(self) -> SequenceReader:
         return self
@@ -184,7 +191,7 @@ class SequenceReader:
         info, picture = self.info, self.info.picture
         for number, file in enumerate(info.files):
             time_s = number * info.time_base
-            if time_s < self.time_offset_s or (self._end_s is not None and time_s >= self._end_s):
+            if time_s < self._from_s or (self._end_s is not None and time_s >= self._end_s):
                 continue
             try:
                 frame = read_frame(file, picture.matrix)
@@ -198,6 +205,10 @@ class SequenceReader:
             yield LumaFrame(frame.luma, number, info.time_base, 1, is_corrupt=False)
         if not self.report.frames:
             raise FilmDecodeError(f"{info.path}: no frame of it lies in the cut, or none can be decoded")
+
+    def side_packets(self) -> Iterator[SidePacket]:
+        """None: there is nothing beside the pictures."""
+        return iter(())
 
     def _require_like_the_first(self, file: Path, frame: SequenceFrame) -> None:
         picture = self.info.picture

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import av
 import av.error
@@ -21,14 +21,14 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from archivecolor.errors import FilmEncodeError
-from archivecolor.film.field_order import FieldMarker
+from archivecolor.film.encoder import PictureEncoder
 from archivecolor.film.frames import SidePacket
 from archivecolor.film.info import FilmInfo
 from archivecolor.film.matroska import LayoutError, display_size, set_display_size
 from archivecolor.film.opening import in_words, open_film
-from archivecolor.film.pixels import plane_view
 from archivecolor.film.profiles import OutputPlan, configure
 from archivecolor.film.sample_clock import SampleClock
+from archivecolor.film.segments import PictureOrder, SegmentFile
 from archivecolor.film.sound import SoundConverter
 from archivecolor.film.streams import add_converter, add_side_stream, carried_metadata, carried_tags, copy_chapters
 from archivecolor.film.subtitles import SubtitleConverter
@@ -77,24 +77,20 @@ class FilmWriter:
         self.warnings: list[str] = []
         self.packets: Counter[int] = Counter()  # by stream index of the output, as is the next
         self.bytes: Counter[int] = Counter()
-        self._durations: dict[int, int] = {}
         self._last_dts: dict[int, int] = {}
         self._ends: dict[int, int] = {}
         self._side: dict[int, Stream] = {}
         self._converters: dict[int, SoundConverter | SubtitleConverter] = {}
         self._sample_clocks: dict[int, SampleClock] = {}
+        self._segment: SegmentFile | None = None
         self._source: InputContainer | None = None  # stays open while its decoders are needed for conversions
         self._closed = False
-        self._marker: FieldMarker | None = None
-        if plan.interlaced:
-            first = info.picture.top_field_first is not False
-            self._marker = FieldMarker(
-                plan.pix_fmt, info.picture.width_px, info.picture.height_px, top_field_first=first
-            )
         try:
             self._output = self._open(extra_metadata or {})
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise self._failure(error) from error
+        self._encoder = PictureEncoder(self._video.codec_context, info, plan, self.offset_s)
+        self._order = PictureOrder()
 
     def _open(self, extra_metadata: dict[str, str]) -> OutputContainer:
         info, plan = self.info, self.plan
@@ -199,32 +195,39 @@ class FilmWriter:
 
         Shapes (H, W) and twice (ceil(H / 2^v), ceil(W / 2^h)); uint8, or uint16 above 8 bits.
         """
-        frame = av.VideoFrame(self.info.picture.width_px, self.info.picture.height_px, self.plan.pix_fmt)
-        for index, plane in enumerate((y, cb, cr)):
-            target = plane_view(frame, index)
-            if plane.shape != target.shape or plane.dtype.itemsize != target.dtype.itemsize:
-                wanted = f"{self.plan.pix_fmt} wants {target.shape} {target.dtype}"
-                raise ValueError(f"plane {index} is {plane.shape} {plane.dtype}; {wanted}")
-            target[:] = plane
-        base = self.info.time_base
-        frame.color_range = 2 if self.plan.full_range else 1
-        frame.colorspace = self.plan.tag_matrix
-        frame.color_primaries = self.plan.tag_primaries
-        frame.color_trc = self.plan.tag_transfer
-        frame.pts = round((pts_ticks * time_base - self.offset_s) / base)
-        frame.time_base = base
-        rate = self.info.average_rate or Fraction(25)
-        self._durations[frame.pts] = max(1, round((duration_ticks * time_base if duration_ticks else 1 / rate) / base))
         try:
-            self._mux(self._video.encode(frame if self._marker is None else self._marker(frame)))
+            self._mux(self._encoder.encode(y, cb, cr, pts_ticks, time_base, duration_ticks))
         except (av.error.FFmpegError, OSError) as error:
             raise self._failure(error) from error
         self.frames += 1
 
-    def _mux(self, packets: list[Packet[VideoStream]]) -> None:
+    def put(self, segment: SegmentFile, packet: Packet[Any]) -> None:
+        """Take the picture's next packet from an encoded segment, instead of encoding frames with `write`.
+
+        Raises `FilmEncodeError` for a segment that was encoded in another way.
+        """
+        if segment is not self._segment:
+            extradata = self._video.codec_context.extradata or b""
+            if segment.encoder != self.plan.encoder or segment.extradata != extradata:
+                self._refuse(segment, "they were encoded in different ways")
+            self._segment = segment
+        try:
+            self._order.arrange(packet)
+            self._mux([packet])
+        except ValueError as error:
+            self._refuse(segment, str(error))
+        except (av.error.FFmpegError, OSError) as error:
+            raise self._failure(error) from error
+        self.frames += 1
+
+    def _refuse(self, segment: SegmentFile, why: str) -> NoReturn:
+        raise FilmEncodeError(
+            f"{self._shown_as}: its segments cannot be joined ({why}); remove {segment.path.parent} and run again"
+        )
+
+    def _mux(self, packets: list[Packet[Any]]) -> None:
         for packet in packets:
-            if packet.pts is not None:
-                packet.duration = self._durations.pop(packet.pts, packet.duration)
+            packet.stream = self._video
             self._output.mux(packet)
 
     def copy(self, side: SidePacket) -> None:
@@ -299,7 +302,7 @@ class FilmWriter:
             return
         self._closed = True
         try:
-            self._mux(self._video.encode(None))
+            self._mux(self._encoder.flush())
             for converter in self._converters.values():
                 self._mux_all(converter.finish())
                 for text in converter.warnings:

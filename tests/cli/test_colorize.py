@@ -26,8 +26,9 @@ def run(*arguments: object) -> Result:
 
 
 def files_in(folder: Path) -> list[str]:
-    """All files but the sidecars of outputs that are there."""
+    """All files but the sidecars of outputs that are there, and the catalogue of them."""
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    files = {file for file in files if Path(file).name != "catalogue.sqlite3"}
     return sorted(
         file for file in files if file.removesuffix(".json") == file or file.removesuffix(".json") not in files
     )
@@ -307,17 +308,61 @@ def test_an_unknown_device_is_named(tmp_path: Path) -> None:
     assert result.exit_code == 1 and "warp9" in result.stderr and "Traceback" not in result.output
 
 
+def test_the_same_command_again_finds_the_film_done(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "film.mp4", frames=5)
+    assert run(source.path, "-o", tmp_path / "out.mp4").exit_code == 0
+    made = (tmp_path / "out.mp4").stat().st_mtime_ns
+    result = run(source.path, "-o", tmp_path / "out.mp4")
+    assert result.exit_code == 0 and "was whole already" in result.stdout
+    assert (tmp_path / "out.mp4").stat().st_mtime_ns == made
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "archivecolor", "colorize", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+
+
+def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not list(folder.glob(pattern)) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+def test_the_second_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     source = make_clip(tmp_path / "film.mp4", size=(640, 480), frames=400, options={"preset": "ultrafast"})
-    command = [sys.executable, "-m", "archivecolor", "colorize", str(source.path), "-o", str(tmp_path / "out.mp4")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".*.partial")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
+    process = start(source.path, "-o", tmp_path / "out.mp4")
+    wait_for(tmp_path, ".out.mp4-*.work/part-*/*.partial", process)
+    process.send_signal(number)
+    assert process.stderr is not None
+    assert "stopping once the segment" in process.stderr.readline()
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr == "error: interrupted\n"
     assert files_in(tmp_path) == ["film.mp4"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_finishes_the_segment_and_the_rerun_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    source = make_clip(tmp_path / "film.mp4", size=(320, 240), frames=400, options={"preset": "ultrafast"})
+    arguments = (source.path, "-o", tmp_path / "out.mp4", "--segment-frames", 32, "--json")
+    process = start(*arguments)
+    wait_for(tmp_path, ".out.mp4-*.work/part-*/*.segment", process)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.endswith("error: stopped; the same command goes on from there\n")
+    assert json.loads(stdout)["results"][0]["state"] == "stopped"
+    [work] = tmp_path.glob(".out.mp4-*.work")
+    assert not list(work.glob("part-*/*.partial"))
+    segments = len(list(work.glob("part-*/*.segment")))
+    assert len((work / "part-0000" / "journal.jsonl").read_text().splitlines()) == segments >= 1
+
+    result = run(*arguments)
+    [entry] = json.loads(result.stdout)["results"]
+    assert entry["frames_written"] == 400 and 0 < entry["frames_kept"] < 400
+    assert "going on behind them" in result.stderr
+    assert files_in(tmp_path) == ["film.mp4", "out.mp4"]

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
 import cv2
 import numpy as np
+
+from tests.clips import luma_frame
 
 SIDE_PX = 128
 
@@ -35,3 +41,18 @@ def worn(picture: np.ndarray, rng: np.random.Generator, grain: float = 4.0) -> n
         y, x = rng.integers(h - 4), rng.integers(w - 4)
         out[y : y + 3, x : x + 3] = rng.choice([5, 95])
     return np.clip(out, 0, 100).astype(np.float32)
+
+
+def make_shots(path: Path, lengths: Sequence[int]) -> Path:
+    """A film without loss, 25 frames/s, of shots of these lengths, each a pan over a scene of its own."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("ffv1", rate=25, options={"level": "3", "g": "1"})
+        stream.width = stream.height = SIDE_PX
+        stream.pix_fmt = "yuv420p"
+        for shot, length in enumerate(lengths):
+            scene = texture(shot, SIDE_PX)
+            for number in range(length):
+                luma = np.round(16 + moved(scene, 0.7 * number, -0.3 * number).clip(0, 100) * 2.19).astype(np.uint8)
+                output.mux(stream.encode(luma_frame(luma, "yuv420p")))
+        output.mux(stream.encode(None))
+    return path

@@ -19,7 +19,7 @@ from archivecolor.colorize.pipeline import colorize_film
 from archivecolor.colorize.recombine import Recombiner
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import DeviceError, FilmDecodeError, FilmEncodeError
-from archivecolor.film import FilmWriter, OutputSettings
+from archivecolor.film import FilmSegmentWriter, OutputSettings
 from tests.clips import make_clip, read_back
 
 CONFIG = ColorizeConfig(device="cpu", precision="fp32", batch_size=4)
@@ -147,14 +147,14 @@ def test_nothing_is_left_behind_when_the_writer_fails(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make_clip(tmp_path / "in" / "a.mp4" if (tmp_path / "in").mkdir() is None else tmp_path, frames=40)
-    written = FilmWriter.write
+    written = FilmSegmentWriter.write
 
-    def full_disk(self: FilmWriter, *args: Any) -> None:
+    def full_disk(self: FilmSegmentWriter, *args: Any) -> None:
         if self.frames == 10:
             raise FilmEncodeError("b.mp4: cannot be written: No space left on device")
         written(self, *args)
 
-    monkeypatch.setattr(FilmWriter, "write", full_disk)
+    monkeypatch.setattr(FilmSegmentWriter, "write", full_disk)
     with pytest.raises(FilmEncodeError, match="No space"):
         colorize_film(source.path, tmp_path / "b.mp4", engine, CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
@@ -165,9 +165,9 @@ def test_a_missing_frame_is_an_error_not_a_shorter_film(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make_clip(tmp_path / "a.mp4", frames=12)
-    written = FilmWriter.write
+    written = FilmSegmentWriter.write
     dropped = iter([False] * 5 + [True] + [False] * 100)
-    monkeypatch.setattr(FilmWriter, "write", lambda self, *a: None if next(dropped) else written(self, *a))
+    monkeypatch.setattr(FilmSegmentWriter, "write", lambda self, *a: None if next(dropped) else written(self, *a))
     with pytest.raises(FilmEncodeError, match="12 frames were read but 11 written"):
         colorize_film(source.path, tmp_path / "b.mp4", engine, CONFIG)
     assert not (tmp_path / "b.mp4").exists()

@@ -1,0 +1,153 @@
+"""One film by several workers: parts that meet, workers that die, nodes that are lost."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from archivecolor.colorize.batch import Job
+from archivecolor.colorize.crew import Processes, Task
+from archivecolor.colorize.distributed import PartsCraft, ProcessCrew, plan_parts
+from archivecolor.colorize.engine import Engine
+from archivecolor.colorize.part_task import PartTask, work_on_part
+from archivecolor.colorize.pipeline import colorize_film, plan_film
+from archivecolor.colorize.progress import NoProgress, never
+from archivecolor.colorize.work import has_work, work_folder
+from archivecolor.config import ColorizeConfig, WorkConfig
+from archivecolor.errors import ArchiveColorError, StoppedError
+from archivecolor.film import OutputSettings
+from tests.clips import make_clip, read_back
+from tests.colorize.moving import make_shots
+
+pytestmark = pytest.mark.usefixtures("use_tiny_weights")
+
+SHORT = WorkConfig(segment_frames=16)
+CONFIG = ColorizeConfig(device="cpu", precision="fp32", batch_size=4)
+FFV1 = OutputSettings("ffv1")
+
+
+class Threads:
+    """A crew of threads."""
+
+    def __init__(self, workers: int = 2) -> None:
+        self.workers = workers
+        self.parts: list[int] = []
+        self._pool = ThreadPoolExecutor(1)
+
+    def colour(self, task: PartTask) -> Future[ArchiveColorError | None]:
+        self.parts.append(task.part.number)
+        return self._pool.submit(work_on_part, task, "cpu")
+
+
+def pictures(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray().copy() for frame in container.decode(video=0)]
+
+
+def make(craft: PartsCraft, source: Path, output: Path, stop: threading.Event | None = None) -> None:
+    craft.film(source, output, CONFIG, FFV1, work=SHORT, progress=NoProgress(), stop=stop or never())
+
+
+@pytest.mark.parametrize("lengths", [(15,) * 14, (200,)])
+def test_parts_meet_and_give_the_single_runs_film(tmp_path: Path, lengths: tuple[int, ...]) -> None:
+    """At shots the colours are the same bit for bit; one long shot is cut in its midst, where they may differ."""
+    source = make_shots(tmp_path / "a.mkv", lengths)
+    colorize_film(source, tmp_path / "whole.mkv", Engine(CONFIG), CONFIG, FFV1)
+    crew = Threads()
+    make(PartsCraft(crew, CONFIG), source, tmp_path / "parts.mkv")
+    assert len(crew.parts) >= 4
+    whole, parts = pictures(tmp_path / "whole.mkv"), pictures(tmp_path / "parts.mkv")
+    assert len(whole) == len(parts) == sum(lengths)
+    differences = [int(np.abs(a.astype(int) - b).max()) for a, b in zip(whole, parts, strict=True)]
+    assert np.mean(differences) < 3 if len(lengths) == 1 else max(differences) == 0
+    assert read_back(tmp_path / "whole.mkv").times_s == read_back(tmp_path / "parts.mkv").times_s
+
+
+def test_a_film_that_ends_early_leaves_an_empty_part(tmp_path: Path) -> None:
+    """Parts are planned by an estimate; here a film's last part begins behind its last shot."""
+    source = make_shots(tmp_path / "a.mkv", (100, 92))
+    film = plan_film(source, tmp_path / "b.mkv", CONFIG, FFV1)
+    assert len(plan_parts(film, 8, 4)) == 16
+    work = WorkConfig(segment_frames=4)
+    craft = PartsCraft(Threads(8), CONFIG)
+    craft.film(source, tmp_path / "b.mkv", CONFIG, FFV1, work=work, progress=NoProgress(), stop=never())
+    assert len(pictures(tmp_path / "b.mkv")) == 192
+
+
+def test_parts_that_are_stopped_go_on(tmp_path: Path) -> None:
+    source = make_shots(tmp_path / "a.mkv", (50, 50, 50, 50))
+    stop = threading.Event()
+
+    class OnePart(Threads):
+        def colour(self, task: PartTask) -> Future[ArchiveColorError | None]:
+            future = super().colour(task)
+            future.result() if task.part.number == 0 else stop.set()
+            return future
+
+    with pytest.raises(StoppedError):
+        make(PartsCraft(OnePart(), CONFIG), source, tmp_path / "b.mkv", stop)
+    assert has_work(tmp_path / "b.mkv", SHORT)
+    crew = Threads()
+    make(PartsCraft(crew, CONFIG), source, tmp_path / "b.mkv")
+    assert 0 not in crew.parts
+    assert len(pictures(tmp_path / "b.mkv")) == 200
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_worker_process_that_dies_costs_its_segment(tmp_path: Path) -> None:
+    source, output = make_shots(tmp_path / "a.mkv", (90, 110)), tmp_path / "b.mkv"
+    task = Task(CONFIG, FFV1, SHORT, overwrite=False, go_on=False)
+    killed = []
+
+    def kill_one() -> None:
+        folder = work_folder(output, SHORT)
+        deadline = time.monotonic() + 60
+        while not list(folder.glob("part-*/*.segment")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        victim = next(iter(processes._pool._processes))
+        killed.append(victim)
+        os.kill(victim, signal.SIGKILL)
+
+    with Processes(2, task, never(), lambda job: NoProgress()) as processes:
+        killer = threading.Thread(target=kill_one)
+        killer.start()
+        make(PartsCraft(ProcessCrew(processes), CONFIG), source, output)
+        killer.join()
+    assert len(killed) == 1
+    assert len(pictures(output)) == 200
+
+
+def test_jobs_whose_worker_dies_again_and_again_fail(tmp_path: Path) -> None:
+    task = Task(CONFIG, FFV1, SHORT, overwrite=False, go_on=True)
+    source = make_clip(tmp_path / "a.mp4", frames=4).path
+    with Processes(1, task, never(), lambda job: NoProgress(), attempts=2) as processes:
+        assert isinstance(processes.call(os._exit, 9).exception(timeout=120), ArchiveColorError)
+        result = processes.submit(Job(source, tmp_path / "b.mkv")).result(timeout=120)
+    assert result.state == "coloured"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+def test_a_cluster_that_loses_a_node_in_mid_film(tmp_path: Path, tiny_weights: Path) -> None:
+    """In a process of its own, since Ray leaves threads and signal handlers behind."""
+    source = make_shots(tmp_path / "a.mkv", (14,) * 25)
+    script = Path(__file__).parent / "two_nodes.py"
+    command = [sys.executable, str(script), str(source), str(tmp_path / "b.mkv")]
+    environment = {**os.environ, "PYTHONPATH": str(script.parents[2]), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "a node was lost" in done.stdout and "350 frames" in done.stdout
+    colorize_film(source, tmp_path / "whole.mkv", Engine(CONFIG), CONFIG, FFV1)
+    whole, parts = pictures(tmp_path / "whole.mkv"), pictures(tmp_path / "b.mkv")
+    assert len(whole) == len(parts)
+    assert all(map(np.array_equal, whole, parts))
