@@ -37,6 +37,7 @@ def after_deinterlacing(info: FilmInfo, mode: Deinterlace) -> FilmInfo:
         first_pts_ticks=info.first_pts_ticks * 2,
         average_rate=info.average_rate and info.average_rate * doubled,
         frames_estimate=info.frames_estimate and info.frames_estimate * doubled,
+        is_doubled=info.picture.interlaced,
     )
 
 

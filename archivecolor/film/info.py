@@ -132,7 +132,7 @@ class FilmInfo:
     ``origin_s`` is what an output subtracts from every stream: where a transport stream's clock starts, or a
     negative first picture time; zero for everything else, whose own times are kept. ``times_in_coding_order``
     is a fault of some MXF and AVI files: packets carry times in the order they were coded, not shown. ``files`` are
-    the frames of an image sequence, ``first_number`` the first one's number.
+    the frames of an image sequence, ``first_number`` the first one's number. ``is_doubled``: fields have become frames.
     """
 
     path: Path
@@ -154,6 +154,7 @@ class FilmInfo:
     times_in_coding_order: bool = False
     files: tuple[Path, ...] = ()
     first_number: int = 0
+    is_doubled: bool = False
 
     @property
     def hdr(self) -> bool:

@@ -1,4 +1,4 @@
-"""Writing the display size into a finished Matroska file (RFC 9559), which PyAV's muxer cannot be told."""
+"""What PyAV does not reach of Matroska (RFC 9559): the display size of a finished file, the crop of a source."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ _VIDEO: Final = b"\xe0"
 _DISPLAY_WIDTH: Final = b"\x54\xb0"
 _DISPLAY_HEIGHT: Final = b"\x54\xba"
 _DISPLAY_UNIT: Final = b"\x54\xb2"
+_PIXEL_CROPS: Final = (b"\x54\xbb", b"\x54\xaa", b"\x54\xcc", b"\x54\xdd")  # top, bottom, left, right
 _CLUSTER: Final = b"\x1f\x43\xb6\x75"
+_FIRST_BYTES: Final = 1 << 20
 _HEAD_BYTES: Final = 64 << 20  # attachments may stand before the first cluster
 
 
@@ -77,6 +79,35 @@ def display_size(width_px: int, height_px: int, aspect: Fraction) -> tuple[int, 
     wide, high = wide // common, high // common
     times = -(-height_px // high)
     return wide * times, high * times
+
+
+def pixel_crop(path: Path) -> tuple[int, int, int, int]:
+    """Lines and columns that a player is asked to hide of the first track that says so: top, bottom, left, right."""
+    with path.open("rb") as file:
+        data = file.read(_FIRST_BYTES)
+    crop = (0, 0, 0, 0)
+    try:
+        for end_of_way in _inside(data, [_SEGMENT, _TRACKS, _TRACK_ENTRY, _VIDEO]):
+            found = {e.identity: int.from_bytes(data[e.payload : e.end], "big") for e in end_of_way}
+            crop = tuple(found.get(name, 0) for name in _PIXEL_CROPS)  # type: ignore[assignment]
+            if any(crop):
+                break
+    except (LayoutError, IndexError):
+        return crop
+    return crop
+
+
+def _inside(data: bytes, way: list[bytes], start: int = 0, end: int | None = None) -> Iterator[list[_Element]]:
+    """The elements in each element that lies at the end of ``way``."""
+    elements = _elements(data, start, len(data) if end is None else min(end, len(data)))
+    if not way:
+        yield list(elements)
+        return
+    for element in elements:
+        if element.identity == way[0]:
+            yield from _inside(data, way[1:], element.payload, element.end)
+            if way[0] == _TRACKS:
+                return
 
 
 def set_display_size(path: Path, track_number: int, width: int, height: int) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 import av
 import av.error
+from av.codec.context import Flags
 from av.container import InputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
@@ -66,6 +67,9 @@ def open_film(path: Path) -> InputContainer:
         name = container.format.name
         container.close()
         raise FilmOpenError(f"{path}: not a film (read as {name})")
+    for stream in container.streams.video:
+        if _has_decoder(stream):
+            stream.codec_context.flags |= Flags.unaligned  # else crops of a few columns on the left are not made
     return container
 
 

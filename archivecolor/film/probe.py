@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from archivecolor.errors import FilmOpenError
 from archivecolor.film.field_order import FieldOrderReader
-from archivecolor.film.info import MATRIX_NAMES, Chapter, FilmInfo, Picture, StreamInfo
+from archivecolor.film.info import MATRIX_NAMES, UNTAGGED, Chapter, FilmInfo, Picture, StreamInfo
 from archivecolor.film.opening import (
     STILL_DISPOSITIONS,
     TS_DISCONT,
@@ -34,6 +34,7 @@ from archivecolor.matrices import MATRICES
 _FIELD_ORDERS: Final = {1: "progressive", 2: "tt", 3: "bb", 4: "tt", 5: "bb"}
 _MARK_NO_FRAMES: Final = {"cfhd", "ffvhuff", "huffyuv", "jpeg2000", "qtrle", "utvideo", "v410", "vc2", "dirac"}
 _IDENTITY_MATRIX: Final = (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+_DOLBY_VISION_TAGS: Final = {"dvh1", "dvhe", "dva1", "dvav", "dav1"}  # of pictures that need it to be shown
 _MOST_PACKETS: Final = 400
 _FRAMES_LOOKED_AT: Final = 12
 _HIGHEST_RATE: Final = 400
@@ -48,6 +49,7 @@ def probe(path: Path) -> FilmInfo:
     with open_film(path) as container:
         stream = main_video(container, path)
         frames = _first_frames(container, stream, path)
+        _refuse_unreadable(frames, stream, path)
         frame, picture = frames[0], _picture(frames, stream, path)
         time_base = stream.time_base or Fraction(1, 90000)
         first = frame.pts if frame.pts is not None else frame.dts or 0
@@ -108,6 +110,17 @@ def _first_frames(container: InputContainer, stream: VideoStream, path: Path) ->
     raise FilmOpenError(f"{path}: no frame of its {codec_name(stream)} picture can be decoded{words}")
 
 
+def _refuse_unreadable(frames: list[av.VideoFrame], stream: VideoStream, path: Path) -> None:
+    """Pictures that decode but are not what they seem."""
+    kinds = _side_data(frames[0])
+    transfer = int(frames[0].color_trc)
+    is_dolby = stream.codec_context.codec_tag in _DOLBY_VISION_TAGS or "DOVI_METADATA" in kinds
+    if is_dolby and transfer in (0, UNTAGGED):
+        raise FilmOpenError(f"{path}: HDR picture (Dolby Vision); convert it to SDR first")
+    if codec_name(stream) == "hevc" and frames[0].interlaced_frame:
+        raise FilmOpenError(f"{path}: HEVC coded as single fields; weave them into frames first")
+
+
 def _goes_back(times: list[int | None]) -> bool:
     """Whether the times of a film's first frames, in the order they are shown, go back."""
     known = [pts for pts in times if pts is not None]
@@ -163,15 +176,20 @@ def _picture(frames: list[av.VideoFrame], stream: VideoStream, path: Path) -> Pi
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, tuple[int, ...] | None]:
+    matrix = _side_data(frame).get("DISPLAYMATRIX")
+    if matrix is None:
+        return frame.rotation, None
+    values = struct.unpack("=9i", matrix[:36])
+    return (frame.rotation, values) if values != _IDENTITY_MATRIX else (0, None)
+
+
+def _side_data(frame: av.VideoFrame) -> dict[str, bytes]:
+    """What comes with a frame, by PyAV's names; empty where one is of a kind that it has no name for."""
     try:
         entries: Any = list(frame.side_data)  # its iterator gives the entries, though it is typed as a mapping
-        found = [bytes(data) for data in entries if data.type.name == "DISPLAYMATRIX"]
-    except ValueError:  # side data of a kind that this PyAV has no name for
-        found = []
-    for raw in found:
-        values = struct.unpack("=9i", raw[:36])
-        return (frame.rotation, values) if values != _IDENTITY_MATRIX else (0, None)
-    return frame.rotation, None
+        return {data.type.name: bytes(data) for data in entries}
+    except ValueError:
+        return {}
 
 
 def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:

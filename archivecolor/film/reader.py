@@ -23,6 +23,7 @@ from archivecolor.film.ffv1 import SliceCheck
 from archivecolor.film.field_order import FieldOrderReader
 from archivecolor.film.frames import LumaFrame, ReadReport, SidePacket
 from archivecolor.film.info import FilmInfo
+from archivecolor.film.matroska import pixel_crop
 from archivecolor.film.opening import in_words, open_film
 from archivecolor.film.pixels import UnusablePixelFormatError, luma_plane, pixel_format
 from archivecolor.film.probe import probe
@@ -84,6 +85,9 @@ class FilmReader:
         self._container, self._video = self._open("AUTO")
         if self._start_s is not None or self._from_s is not None:
             self._seek(max(time_s for time_s in (self._start_s, self._from_s) if time_s is not None))
+        if self._film.container.startswith("matroska") and any(crop := pixel_crop(self._film.path)):
+            hidden = ", ".join(f"{n} {side}" for n, side in zip(crop, ("top", "bottom", "left", "right"), strict=True))
+            self.report.warn(f"{self._film.path.name}: asks players to hide its edges ({hidden}); they are kept")
         if self._film.picture.format.has_alpha:
             self.report.warn(f"{self._film.path.name}: the picture's transparency is left out")
 

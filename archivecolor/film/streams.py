@@ -26,11 +26,11 @@ _FAMILIES: Final = ({"mov", "mp4", "ipod", "3gp"}, {"matroska", "webm"}, {"mpegt
 _STALE_TAGS: Final = ("encoder", "vendor_id", "duration", "bps", "number_of_", "_statistics_")
 _CONTAINER_OWN_TAGS: Final = {"major_brand", "minor_version", "compatible_brands", "encoder"}
 _SOUND_HOLDERS: Final = {".mkv": "matroska", ".mp4": "mp4", ".mov": "mov"}
-# QuickTime knows these languages by their bibliographic ISO 639-2 code only.
+# FFmpeg's names of the languages that QuickTime numbers: some bibliographic, some terminological ISO 639-2 codes.
 _QUICKTIME_LANGUAGES: Final = {
-    "ces": "cze", "cym": "wel", "deu": "ger", "ell": "gre", "eus": "baq", "fas": "per", "fra": "fre", "hye": "arm",
-    "isl": "ice", "kat": "geo", "mkd": "mac", "mri": "mao", "msa": "may", "mya": "bur", "nld": "dut", "ron": "rum",
-    "slk": "slo", "sqi": "alb", "bod": "tib", "zho": "chi",
+    "bod": "tib", "cym": "wel", "cze": "ces", "deu": "ger", "ell": "gre", "eus": "baq", "fre": "fra", "hye": "arm",
+    "isl": "ice", "kat": "geo", "mkd": "mac", "msa": "may", "mya": "bur", "nld": "dut", "rum": "ron", "slo": "slk",
+    "sqi": "alb", "swe": "sve", "zho": "chi",
 }  # fmt: skip
 _CHAPTER_CODECS: Final = {"bin_data", "unknown", "text"}
 
@@ -90,6 +90,10 @@ def add_side_stream(output: OutputContainer, source: InputContainer, stream: Str
         picture = next(packet for packet in source.demux(stream) if packet.size)
         output.add_attachment(f"cover.{extension}", kind, bytes(picture))
         return None
+    if is_cover and output.format.name == "mov":
+        raise ValueError("QuickTime's muxer drops cover art")
+    if codec_name(stream) == "dvd_subtitle" and output.format.name == "mp4":
+        raise ValueError("the muxer takes the stream, but not all its packets")
     added: Stream = output.add_stream_from_template(stream, opaque=True)
     _carry_tags(added, output, stream, re_encoded=False)
     return added

@@ -1,4 +1,4 @@
-"""SMPTE time code (ST 12-1) as text, and the one that a number of frames later has."""
+"""SMPTE time code (ST 12-1) as text: a number of frames later, and at twice the rate."""
 
 from __future__ import annotations
 
@@ -35,3 +35,11 @@ def later_timecode(timecode: str, frames: int, rate: Fraction) -> str | None:
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:02}:{minutes:02}:{seconds:02}{match[4]}{number:0{len(match[5])}}"
+
+
+def doubled_timecode(timecode: str) -> str | None:
+    """``timecode`` of a film of which each frame becomes two; None where it is no time code."""
+    match = _TIMECODE.fullmatch(timecode.strip())
+    if match is None:
+        return None
+    return f"{match[1]:0>2}:{match[2]}:{match[3]}{match[4]}{int(match[5]) * 2:0{len(match[5])}}"

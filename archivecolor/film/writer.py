@@ -32,7 +32,7 @@ from archivecolor.film.segments import PictureOrder, SegmentFile
 from archivecolor.film.sound import SoundConverter
 from archivecolor.film.streams import add_converter, add_side_stream, carried_metadata, carried_tags, copy_chapters
 from archivecolor.film.subtitles import SubtitleConverter
-from archivecolor.film.timecode import later_timecode
+from archivecolor.film.timecode import doubled_timecode, later_timecode
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class FilmWriter:
         converted = {entry.index: entry.target for entry in plan.converted}
         source = open_film(info.path)
         try:
-            tags = {**self._with_later_timecode(carried_metadata(source)), **extra_metadata}
+            tags = {**self._with_own_timecode(carried_metadata(source)), **extra_metadata}
             options = dict(plan.container_options)
             known = {"mp4": _MP4_TAGS, "mov": _QUICKTIME_TAGS}.get(plan.format_name)
             if known is not None and not {key.lower() for key in tags} <= known:
@@ -154,22 +154,21 @@ class FilmWriter:
         if self.info.picture.display_matrix is not None:
             added.set_display_matrix(self.info.picture.display_matrix)
         if source is not None:
-            added.metadata.update(self._with_later_timecode(carried_tags(source, re_encoded=True)))
+            added.metadata.update(self._with_own_timecode(carried_tags(source, re_encoded=True)))
             added.disposition = source.disposition
         return added
 
-    def _with_later_timecode(self, tags: dict[str, str]) -> dict[str, str]:
-        """Tags whose time code is that of the first frame of the cut."""
-        skipped_s = self.offset_s - self.info.first_pts_ticks * self.info.time_base
+    def _with_own_timecode(self, tags: dict[str, str]) -> dict[str, str]:
+        """Tags whose time code is that of the first frame of the cut, at the output's rate."""
         rate = self.info.average_rate or Fraction(25)
-        if skipped_s <= 0:
-            return tags
-        later = {
-            key: later_timecode(value, round(skipped_s * rate), rate)
-            for key, value in tags.items()
-            if key.lower() == "timecode"
-        }
-        return tags | {key: value for key, value in later.items() if value is not None}
+        skipped = round((self.offset_s - self.info.first_pts_ticks * self.info.time_base) * rate)
+        own = dict(tags)
+        for key, value in tags.items():
+            if key.lower() == "timecode":
+                code = doubled_timecode(value) if self.info.is_doubled else value
+                code = later_timecode(code, skipped, rate) if code is not None and skipped > 0 else code
+                own[key] = code or value
+        return own
 
     def __enter__(self) -> FilmWriter:
         return self

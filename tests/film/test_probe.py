@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from archivecolor.errors import FilmDecodeError, FilmOpenError
-from archivecolor.film import FilmReader, probe, sample_frames
+from archivecolor.film import FilmReader, LumaFrame, probe, sample_frames
 from tests.clips import make_clip, tone
 
 
@@ -202,3 +202,28 @@ def test_a_film_without_frames_in_the_cut_is_an_error(tmp_path):
     make_clip(tmp_path / "a.mp4")
     with pytest.raises(FilmDecodeError, match="cut"), FilmReader(tmp_path / "a.mp4", start_s=100) as reader:
         list(reader)
+
+
+def test_a_crop_of_a_few_columns_is_made(tmp_path):
+    clip = make_clip(tmp_path / "a.mkv", size=(96, 64), options={"qp": "0", "x264-params": "crop-rect=8,4,6,2"})
+    info = probe(clip.path)
+    assert (info.picture.width_px, info.picture.height_px) == (82, 58)
+    with FilmReader(clip.path) as reader:
+        frames = [item.luma for item in reader if isinstance(item, LumaFrame)]
+    assert all(np.array_equal(luma, whole[4:-2, 8:-6]) for luma, whole in zip(frames, clip.luma, strict=True))
+    assert sample_frames(info, 2).luma[0].shape == (58, 82)
+
+
+def test_pictures_that_are_not_what_they_seem_are_refused(tmp_path):
+    options = {"x265-params": "interlace=tff:log-level=error", "preset": "ultrafast"}
+    make_clip(tmp_path / "fields.mkv", codec="libx265", options=options)
+    with pytest.raises(FilmOpenError, match="single fields") as error:
+        probe(tmp_path / "fields.mkv")
+    one_line(error.value, "fields.mkv")
+    options = {"x265-params": "log-level=error", "preset": "ultrafast"}
+    make_clip(tmp_path / "a.mp4", codec="libx265", options=options)
+    assert not probe(tmp_path / "a.mp4").hdr
+    (tmp_path / "dolby.mp4").write_bytes((tmp_path / "a.mp4").read_bytes().replace(b"hev1", b"dvh1"))
+    with pytest.raises(FilmOpenError, match="Dolby Vision") as error:
+        probe(tmp_path / "dolby.mp4")
+    one_line(error.value, "dolby.mp4")

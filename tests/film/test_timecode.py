@@ -8,7 +8,7 @@ import av
 import pytest
 
 from archivecolor.film import OutputSettings
-from archivecolor.film.timecode import later_timecode
+from archivecolor.film.timecode import doubled_timecode, later_timecode
 from tests.clips import make_clip
 from tests.film.test_writer import through
 
@@ -51,3 +51,19 @@ def test_a_cut_has_the_time_code_of_its_first_frame(tmp_path):
         with av.open(str(target)) as source:
             tags = {**source.metadata, **source.streams.video[0].metadata}
             assert {key.lower(): value for key, value in tags.items()}["timecode"] == "10:00:01:05"
+
+
+@pytest.mark.parametrize(
+    ("timecode", "doubled"), [("10:00:00:12", "10:00:00:24"), ("1:59:59;29", "01:59:59;58"), ("x", None)]
+)
+def test_doubled(timecode, doubled):
+    assert doubled_timecode(timecode) == doubled
+
+
+def test_fields_that_become_frames_count_twice(tmp_path):
+    options = {"preset": "ultrafast", "x264-params": "tff=1", "flags": "+ildct+ilme"}
+    clip = make_clip(tmp_path / "a.mov", timecode="10:00:00:12", frames=30, options=options)
+    for start_s, expected in ((None, "10:00:00:24"), (0.6, "10:00:01:04")):
+        through(clip.path, tmp_path / "b.mov", OutputSettings("h264"), start_s=start_s, deinterlace="fields")
+        with av.open(str(tmp_path / "b.mov")) as source:
+            assert source.streams.video[0].metadata["timecode"] == expected

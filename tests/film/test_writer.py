@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -322,3 +323,29 @@ def test_a_folder_that_is_not_there_is_one_clear_line(tmp_path):
         plan = plan_output(reader.info, tmp_path / "none" / "b.mp4", X264)
         with pytest.raises(FilmEncodeError, match=r"none/b\.mp4"):
             FilmWriter(tmp_path / "none" / "b.mp4", reader.info, plan)
+
+
+@pytest.mark.parametrize(("language", "stays"), [("deu", "ger"), ("fra", "fra"), ("fre", "fra"), ("eng", "eng")])
+def test_quicktime_keeps_the_language(tmp_path, language, stays):
+    clip = make_clip(tmp_path / "a.mkv", sound="pcm_s16le", languages=(language,), frames=3)
+    through(clip.path, tmp_path / "b.mov")
+    with av.open(str(tmp_path / "b.mov")) as source:
+        assert source.streams.audio[0].language == stays
+
+
+def test_cover_art_is_kept_or_said_to_be_left_out(tmp_path):
+    jpeg = cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
+    with av.open(str(tmp_path / "a.mkv"), "w") as output:
+        video = output.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        output.add_attachment("cover.jpg", "image/jpeg", jpeg)
+        for number in range(3):
+            frame = luma_frame(picture(number, 64, 48), "yuv420p")
+            frame.pts = number
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+    for suffix, kept in ((".mkv", True), (".mp4", True), (".mov", False)):
+        plan, _ = through(tmp_path / "a.mkv", tmp_path / f"b{suffix}")
+        with av.open(str(tmp_path / f"b{suffix}")) as source:
+            covers = [s for s in source.streams if s.disposition & av.stream.Disposition.attached_pic]
+            assert bool(covers) is kept and bool(plan.left_out) is not kept
