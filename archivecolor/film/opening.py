@@ -45,8 +45,10 @@ def open_film(path: Path) -> InputContainer:
         raise FilmOpenError(f"{path}: no such file")
     if path.is_dir():
         raise FilmOpenError(f"{path}: is a folder, not a film")
+    if not path.is_file():
+        raise FilmOpenError(f"{path}: is a pipe or a device; a film is read more than once, so copy it to a file first")
     try:
-        if path.is_file() and path.stat().st_size == 0:
+        if path.stat().st_size == 0:
             raise FilmOpenError(f"{path}: the file is empty (0 bytes); copy it again from its source")
         container = av.open(
             f"file:{path}",

@@ -36,6 +36,7 @@ _MARK_NO_FRAMES: Final = {"cfhd", "ffvhuff", "huffyuv", "jpeg2000", "qtrle", "ut
 _IDENTITY_MATRIX: Final = (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
 _DOLBY_VISION_TAGS: Final = {"dvh1", "dvhe", "dva1", "dvav", "dav1"}  # of pictures that need it to be shown
 _MOST_PACKETS: Final = 400
+_TS_BYTES, _TS_SYNC = 188 * 192 * 20, 0x47
 _FRAMES_LOOKED_AT: Final = 12
 _HIGHEST_RATE: Final = 400
 
@@ -106,8 +107,19 @@ def _first_frames(container: InputContainer, stream: VideoStream, path: Path) ->
             break
     if frames:
         return frames
+    if container.format.name == "mpegts" and _is_scrambled(path):
+        raise FilmOpenError(f"{path}: the transport stream is encrypted; descramble it first")
     words = f" ({in_words(last)})" if last else ""
     raise FilmOpenError(f"{path}: no frame of its {codec_name(stream)} picture can be decoded{words}")
+
+
+def _is_scrambled(path: Path) -> bool:
+    """Whether most packets of a transport stream say that they are (transport_scrambling_control, ISO/IEC 13818-1)."""
+    with path.open("rb") as file:
+        data = file.read(_TS_BYTES)
+    size = 192 if data[4:5] == b"\x47" and data[196:197] == b"\x47" else 188  # Blu-ray puts a time before each
+    marked = [data[at + 3] >> 6 != 0 for at in range(size - 188, len(data) - 3, size) if data[at] == _TS_SYNC]
+    return sum(marked) * 2 > len(marked)
 
 
 def _refuse_unreadable(frames: list[av.VideoFrame], stream: VideoStream, path: Path) -> None:

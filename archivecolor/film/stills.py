@@ -50,6 +50,8 @@ def read_still(path: Path) -> Still:
     Raises `FilmOpenError` for a file that is missing, empty, cut short, not an image, or too large to decode.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise FilmOpenError(f"{path}: is a pipe or a device, not a still")
     try:
         raw = np.fromfile(path, np.uint8)
     except FileNotFoundError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import wave
 from fractions import Fraction
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from archivecolor.errors import FilmDecodeError, FilmOpenError
-from archivecolor.film import FilmReader, LumaFrame, probe, sample_frames
+from archivecolor.film import FilmReader, LumaFrame, probe, read_still, sample_frames
 from tests.clips import make_clip, tone
 
 
@@ -227,3 +228,27 @@ def test_pictures_that_are_not_what_they_seem_are_refused(tmp_path):
     with pytest.raises(FilmOpenError, match="Dolby Vision") as error:
         probe(tmp_path / "dolby.mp4")
     one_line(error.value, "dolby.mp4")
+
+
+def test_an_encrypted_transport_stream_is_named_as_such(tmp_path):
+    make_clip(tmp_path / "a.ts", codec="mpeg2video", options={}, size=(320, 240))
+    data = bytearray((tmp_path / "a.ts").read_bytes())
+    noise = np.random.default_rng(1).integers(0, 256, len(data), np.uint8).tobytes()
+    for at in range(0, len(data), 188):
+        if (data[at + 1] & 0x1F) << 8 | data[at + 2] == 0x100:
+            data[at + 3] |= 0x80
+            begin = at + 4 + (1 + data[at + 4] if data[at + 3] & 0x20 else 0)
+            data[begin : at + 188] = noise[begin : at + 188]
+    (tmp_path / "b.ts").write_bytes(data)
+    with pytest.raises(FilmOpenError, match="encrypted") as error:
+        probe(tmp_path / "b.ts")
+    one_line(error.value, "b.ts")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(FilmOpenError, match="pipe"):
+        probe(tmp_path / "a.mp4")
+    with pytest.raises(FilmOpenError, match="pipe"):
+        read_still(tmp_path / "a.mp4")
