@@ -69,9 +69,9 @@ def open_film(path: Path) -> InputContainer:
         name = container.format.name
         container.close()
         raise FilmOpenError(f"{path}: not a film (read as {name})")
-    for stream in container.streams.video:
-        if _has_decoder(stream):
-            stream.codec_context.flags |= Flags.unaligned  # else crops of a few columns on the left are not made
+    for video in container.streams.video:
+        if _has_decoder(video):
+            video.codec_context.flags |= Flags.unaligned  # else crops of a few columns on the left are not made
     return container
 
 
