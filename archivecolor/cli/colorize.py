@@ -139,7 +139,7 @@ def colorize(
 
         crew = stack.enter_context(open_crew(task, stop, follow, several=several, workers=workers, cluster=cluster))
         if several:
-            shelf = stack.enter_context(open_shelf(Path(output), task, crew, stop, retries))
+            shelf = stack.enter_context(open_shelf(Path(output), task, crew, stop, retries, display.say))
             coming = shelf.watch(find_new_jobs) if watch else shelf.run(jobs)
         else:
             coming = (crew.submit(job).result() for job in jobs)

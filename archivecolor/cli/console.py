@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import logging
 import signal
 import sys
@@ -71,6 +72,8 @@ def command_options(function: Command) -> Command:
     @click.option("--debug", is_flag=True, help="Show log messages, and tracebacks instead of one-line errors.")
     @functools.wraps(function)
     def wrapper(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file may be no text
         level = logging.DEBUG if debug else logging.ERROR  # warnings reach the user in each command's report
         handler = RichHandler(console=error_console(), show_time=False, show_path=debug, markup=False)
         package_log = logging.getLogger("archivecolor")
@@ -102,10 +105,16 @@ class _ProgressBar:
 
     def __init__(self, progress: Any, task: Any) -> None:
         self._progress, self._task = progress, task
-        self._begun = False
+        self._begun, self._closed = False, False
+        self._changing = threading.Lock()
 
     def update(self, frames: int, total: int | None, limiting: str) -> None:
-        """See `archivecolor.colorize.progress.Progress`."""
+        """See `archivecolor.colorize.progress.Progress`; what a worker has told too late is passed over."""
+        with self._changing:
+            if not self._closed:
+                self._show(frames, total, limiting)
+
+    def _show(self, frames: int, total: int | None, limiting: str) -> None:
         if not self._begun:  # what an earlier run left is not this one's speed
             self._progress.reset(self._task, completed=frames, total=total, limiting=limiting)
             self._begun = True
@@ -115,7 +124,9 @@ class _ProgressBar:
 
     def close(self) -> None:
         """The job is over."""
-        self._progress.remove_task(self._task)
+        with self._changing:
+            self._closed = True
+            self._progress.remove_task(self._task)
 
     def say(self, text: str) -> None:
         """Above the bar."""
@@ -151,6 +162,13 @@ class Display:
         if self._bars is None:
             return _Lines(self._quiet)
         return _ProgressBar(self._bars, self._bars.add_task(title, total=None, limiting="starting"))
+
+    def say(self, text: str) -> None:
+        """A sentence about no job in particular."""
+        if self._bars is None:
+            _Lines(self._quiet).say(text)
+        else:
+            self._bars.console.print(text, markup=False, style="yellow")
 
 
 @contextmanager

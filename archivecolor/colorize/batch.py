@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from archivecolor.colorize.engine import Engine
-from archivecolor.colorize.pipeline import MADE_BY, colorize_film, settings_fingerprint
+from archivecolor.colorize.pipeline import MADE_BY, colorize_film, identity_of, plan_film, settings_fingerprint
 from archivecolor.colorize.places import is_sequence, place_of
 from archivecolor.colorize.progress import NoProgress, Progress, Stop, never
 from archivecolor.colorize.report import ColorizeReport
@@ -17,6 +17,7 @@ from archivecolor.colorize.sidecar import Model, read_record, refuse_foreign_fol
 from archivecolor.colorize.stills import colorize_still
 from archivecolor.colorize.work import clear_finished, has_work
 from archivecolor.config import ColorizeConfig, WorkConfig
+from archivecolor.disk import file_sha256
 from archivecolor.errors import (
     ArchiveColorError,
     BusyError,
@@ -246,8 +247,11 @@ def run_job(
     work = work or WorkConfig()
     try:
         place = place_of(job.output)
-        if clear_finished(place, work) and place.exists() and not overwrite:
-            return JobResult(job, "skipped")
+        made = clear_finished(place, work)
+        if made is not None and is_pattern(job.output) and place.exists() and not overwrite:
+            identity = identity_of(plan_film(job.source, job.output, config, settings), craft.model)
+            if not identity.changes_since(made):
+                return JobResult(job, "skipped")
         overwrite = overwrite or has_work(place, work)
         if place != job.output and place.is_dir() and any(place.iterdir()):
             refuse_foreign_folder(place, overwrite=overwrite)
@@ -255,6 +259,11 @@ def run_job(
             comment = made_by_comment(job.output) if go_on or _is_of(job) else None
             if comment is None:
                 raise FilmEncodeError(f"{job.output}: is there already; use --overwrite to replace it")
+            if _is_of_another(job):
+                raise FilmEncodeError(
+                    f"{job.output}: was made of another source, or of this one before it was changed; "
+                    "use --overwrite to make it again"
+                )
             if comment and f"settings {settings_fingerprint(craft.model, config, settings)})" not in comment:
                 raise FilmEncodeError(f"{job.output}: was made with other settings; use --overwrite to make it again")
             if is_whole(job, config):
@@ -292,6 +301,15 @@ def _is_of(job: Job) -> bool:
     try:
         source = read_record(job.output)["source"]
         return bool(source["path"] == str(job.source.absolute()) and source["size_bytes"] == job.source.stat().st_size)
+    except (DataError, OSError, KeyError, TypeError):
+        return False
+
+
+def _is_of_another(job: Job) -> bool:
+    """Whether the record beside the job's output says that it was made of something of another content."""
+    try:
+        made_of = read_record(job.output)["source"]
+        return bool(made_of["size_bytes"] != job.source.stat().st_size or made_of["sha256"] != file_sha256(job.source))
     except (DataError, OSError, KeyError, TypeError):
         return False
 

@@ -5,6 +5,7 @@ Plain ``sqlite3 OUT/catalogue.sqlite3 'select * from films'`` reads it at any ti
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sqlite3
@@ -78,20 +79,39 @@ class Entry:
         return "interrupted" if abandoned else self.state
 
     def has_source(self, source: Path) -> bool:
-        """Whether ``source`` has the size and the time of change that it had."""
-        stat = source.stat()
-        return (stat.st_size, stat.st_mtime_ns) == (self.source_bytes, self.source_mtime_ns)
+        """Whether ``source`` is there with the size and the time of change that it had."""
+        return _is_as_it_was(source, self.source_bytes, self.source_mtime_ns)
 
     def has_output(self, output: Path) -> bool:
         """Whether ``output`` is there as it was left."""
-        try:
-            stat = output.stat()
-        except OSError:
-            return False
-        return (stat.st_size, stat.st_mtime_ns) == (self.output_bytes, self.output_mtime_ns)
+        return _is_as_it_was(output, self.output_bytes, self.output_mtime_ns)
+
+
+def _is_as_it_was(path: Path, size_bytes: int | None, mtime_ns: int | None) -> bool:
+    try:
+        stat = path.stat()
+    except OSError:
+        return False
+    return (stat.st_size, stat.st_mtime_ns) == (size_bytes, mtime_ns)
 
 
 _COLUMNS: Final = tuple(field.name for field in fields(Entry))
+
+
+def _to_sql(value: Any) -> Any:
+    """SQLite's text is UTF-8; a name on disk that is not goes in as the bytes that it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(value)
+    return value
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    values: list[Any] = [os.fsdecode(value) if isinstance(value, bytes) else value for value in row]
+    return Entry(*values)
 
 
 def now() -> str:
@@ -145,7 +165,9 @@ class Catalogue:
         except sqlite3.Error as error:
             if reading or "not a database" in str(error):
                 raise DataError(f"{self.path}: cannot be read ({error})") from error
-            raise FilmEncodeError(f"{self.path}: cannot be written ({error})") from error
+            is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            cause = OSError(errno.ENOSPC, str(error)) if is_full else error
+            raise FilmEncodeError(f"{self.path}: cannot be written ({error})") from cause
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -154,35 +176,36 @@ class Catalogue:
             self._database.execute("begin immediate")
             try:
                 yield
+                self._database.execute("commit")
             except BaseException:
-                self._database.execute("rollback")
+                if self._database.in_transaction:
+                    self._database.execute("rollback")
                 raise
-            self._database.execute("commit")
 
     def entries(self) -> list[Entry]:
         """All of them, by name."""
         with self._errors(reading=True):
             rows = self._database.execute(f"select {', '.join(_COLUMNS)} from films order by output").fetchall()
-        return [Entry(*row) for row in rows]
+        return [_entry(row) for row in rows]
 
     def find(self, output: str) -> Entry | None:
         """What is known of an output."""
         with self._errors(reading=True):
             query = f"select {', '.join(_COLUMNS)} from films where output = ?"
-            row = self._database.execute(query, (output,)).fetchone()
-        return None if row is None else Entry(*row)
+            row = self._database.execute(query, (_to_sql(output),)).fetchone()
+        return None if row is None else _entry(row)
 
     def made_of(self, source_bytes: int) -> list[Entry]:
         """Outputs that were made of a source of this size."""
         with self._errors(reading=True):
             query = f"select {', '.join(_COLUMNS)} from films where source_bytes = ? and state = 'coloured'"
-            return [Entry(*row) for row in self._database.execute(query, (source_bytes,)).fetchall()]
+            return [_entry(row) for row in self._database.execute(query, (source_bytes,)).fetchall()]
 
     def put(self, entry: Entry) -> None:
         """Add or replace an entry."""
         with self._errors():
             marks = ", ".join("?" * len(_COLUMNS))
-            values = tuple(getattr(entry, name) for name in _COLUMNS)
+            values = tuple(_to_sql(getattr(entry, name)) for name in _COLUMNS)
             self._database.execute(f"insert or replace into films ({', '.join(_COLUMNS)}) values ({marks})", values)
 
     def change(self, output: str, **values: Any) -> None:
@@ -190,4 +213,6 @@ class Catalogue:
         assert set(values) <= set(_COLUMNS)
         with self._errors():
             names = ", ".join(f"{name} = ?" for name in values)
-            self._database.execute(f"update films set {names} where output = ?", (*values.values(), output))
+            self._database.execute(
+                f"update films set {names} where output = ?", tuple(map(_to_sql, [*values.values(), output]))
+            )

@@ -53,7 +53,7 @@ def work_on_part(task: PartTask, device: str) -> ArchiveColorError | None:
     folder = Journal.of_part(task.folder, task.part.number).folder
     asked = FileStop(task.folder / "stop")
     film = replace(task.film, config=replace(task.film.config, device=device))
-    space = Space(task.folder, NoProgress(), asked, task.wait_for_space_s)
+    space = Space(task.folder, NoProgress().say, asked, task.wait_for_space_s)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock", timeout=_TAKE_OVER_S):

@@ -12,6 +12,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -122,9 +123,11 @@ def make_film(
     film = plan_film(source, output, config, settings)
     analysis = analyse(film.info)
     place = place_of(output)
-    with WorkFolder(place, work) as folder:
-        space = Space(folder.path, progress, stop, work.wait_for_space_s, output=place.parent)
-        changes = folder.begin(identity_of(film, model), plan(film))
+    with ExitStack() as stack:
+        folder = WorkFolder(place, work)
+        space = Space(folder.path, progress.say, stop, work.wait_for_space_s, output=place.parent)
+        space.patiently(lambda: stack.enter_context(folder))
+        changes = space.patiently(lambda: folder.begin(identity_of(film, model), plan(film)))
         if changes:
             progress.say(f"{output}: work begun earlier is of no use ({', '.join(changes)} changed); starting afresh")
         kept = sum(segment.frames for part in folder.parts for segment in folder.journal(part).read_checked())

@@ -7,6 +7,7 @@ worked on by the one that has its lock.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from archivecolor.colorize.pipeline import settings_fingerprint
 from archivecolor.colorize.places import place_of
 from archivecolor.colorize.progress import Stop
 from archivecolor.colorize.sidecar import WeightsFile, read_record
+from archivecolor.colorize.space import Space
 from archivecolor.colorize.work import is_busy, work_folder
 from archivecolor.config import WorkConfig
 from archivecolor.disk import file_sha256
@@ -59,12 +61,14 @@ class Shelf:
 
     Args:
         catalogue: of that folder.
+        space: for the catalogue.
         settings: fingerprint of all that decides what an output looks like.
         retries: how often what failed is tried again before it is given up for this run.
         overwrite: do again what is done.
     """
 
     catalogue: Catalogue
+    space: Space
     settings: str
     work: WorkConfig
     crew: Crew
@@ -76,7 +80,7 @@ class Shelf:
 
     def run(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
         """Do them; results come as they are ready. What another run is at work on is looked at again at the end."""
-        self._queue(jobs)
+        self.space.patiently(lambda: self._queue(jobs))
         waiting, busy = deque(jobs), deque[Job]()
         running: dict[Future[JobResult], Job] = {}
         while running or (waiting and not self.stop.is_set()):
@@ -93,7 +97,7 @@ class Shelf:
             for future in finished:
                 job, result = running.pop(future), future.result()
                 if result.state == "elsewhere":
-                    self._take_back(job)
+                    self.space.patiently(functools.partial(self._take_back, job))
                     busy.append(job)
                     continue
                 self._finish(result)
@@ -171,8 +175,11 @@ class Shelf:
     # What happens
 
     def _begin(self, job: Job) -> None:
-        with self.catalogue.together():
-            self._enter(job)
+        def enter() -> None:
+            with self.catalogue.together():
+                self._enter(job)
+
+        self.space.patiently(enter)
 
     def _enter(self, job: Job) -> None:
         name = self._name(job)
@@ -216,7 +223,7 @@ class Shelf:
             stat = job.output.stat()
             values |= {"output_bytes": stat.st_size, "output_mtime_ns": stat.st_mtime_ns}
             values["source_sha256"] = _recorded_sha256(job.output)
-        self.catalogue.change(self._name(job), **values)
+        self.space.patiently(lambda: self.catalogue.change(self._name(job), **values))
 
     def _is_worth_another_try(self, job: Job) -> bool:
         name = self._name(job)
@@ -232,12 +239,18 @@ def _recorded_sha256(output: Path) -> str | None:
 
 
 @contextmanager
-def open_shelf(folder: Path, task: Task, crew: Crew, stop: Stop, retries: int) -> Iterator[Shelf]:
-    """A shelf whose outputs go into ``folder``, which is made; raises `FilmEncodeError`, and `WeightsError`."""
+def open_shelf(
+    folder: Path, task: Task, crew: Crew, stop: Stop, retries: int, say: Callable[[str], None]
+) -> Iterator[Shelf]:
+    """A shelf whose outputs go into ``folder``, which is made; raises `FilmEncodeError`, and `WeightsError`.
+
+    ``say`` tells the user when the disk is full.
+    """
     fingerprint = settings_fingerprint(WeightsFile.find(task.config.weights), task.config, task.settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FilmEncodeError(f"{folder}: cannot be made ({error.strerror})") from error
-    with Catalogue(folder) as catalogue:
-        yield Shelf(catalogue, fingerprint, task.work, crew, stop, retries, task.overwrite)
+    space = Space(folder, say, stop, task.work.wait_for_space_s)
+    with space.patiently(lambda: Catalogue(folder)) as catalogue:
+        yield Shelf(catalogue, space, fingerprint, task.work, crew, stop, retries, task.overwrite)

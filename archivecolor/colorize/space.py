@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from archivecolor.colorize.progress import Progress, Stop
+from archivecolor.colorize.progress import Stop
 from archivecolor.errors import FilmEncodeError, StoppedError
 
 Result = TypeVar("Result")
@@ -21,24 +21,24 @@ _LOOK_EVERY_S: Final = 1.0
 
 
 class Space:
-    """The space under ``folder``, for one output.
+    """The space under ``folder``, for one output; ``say`` tells the user when work pauses and goes on.
 
     ``longest_wait_s`` is how long a full disk is waited for, each time; 0 makes it an error at once. ``output`` is the
     folder that the work goes to in the end.
     """
 
     def __init__(
-        self, folder: Path, progress: Progress, stop: Stop, longest_wait_s: float, output: Path | None = None
+        self, folder: Path, say: Callable[[str], None], stop: Stop, longest_wait_s: float, output: Path | None = None
     ) -> None:
         self.folder = folder
         self._output = output or folder
-        self._progress, self._stop, self._longest_wait_s = progress, stop, longest_wait_s
+        self._say, self._stop, self._longest_wait_s = say, stop, longest_wait_s
         self._since: float | None = None
         self._foretold = False
 
     def at(self, folder: Path) -> Space:
         """The same for another folder."""
-        return Space(folder, self._progress, self._stop, self._longest_wait_s)
+        return Space(folder, self._say, self._stop, self._longest_wait_s)
 
     @property
     def free_bytes(self) -> int:
@@ -59,7 +59,7 @@ class Space:
         if self._since is None:
             self._since = now
             if self._longest_wait_s:
-                self._progress.say(
+                self._say(
                     f"{self.folder}: the disk is full, work pauses; free some space and it goes on by itself "
                     "(or stop it, and run the same command later)"
                 )
@@ -73,7 +73,7 @@ class Space:
         """A write went well: the next full disk is another one."""
         if self._since is not None:
             self._since = None
-            self._progress.say(f"{self.folder}: there is space again, work goes on")
+            self._say(f"{self.folder}: there is space again, work goes on")
 
     def require(self, size_bytes: int) -> None:
         """Wait until ``size_bytes`` are free; raises as `wait`."""
@@ -101,7 +101,7 @@ class Space:
         free = self.free_bytes
         if free < needed and not self._foretold:
             self._foretold = True
-            self._progress.say(
+            self._say(
                 f"{self.folder}: about {needed / 1e9:.2f} GB more are needed and {free / 1e9:.2f} GB are free; "
                 "work will pause when the disk is full"
             )

@@ -85,13 +85,21 @@ def is_busy(output: Path, config: WorkConfig) -> bool:
     return is_held(work_folder(output, config))
 
 
-def clear_finished(output: Path, config: WorkConfig) -> bool:
-    """Remove what a run left that made ``output`` whole and then was interrupted; whether there was such a thing."""
-    if not (work_folder(output, config) / _FINISHED).exists():
-        return False
-    with contextlib.suppress(BusyError), WorkFolder(output, config) as work:
-        work.finished = True
-    return True
+def clear_finished(output: Path, config: WorkConfig) -> dict[str, Any] | None:
+    """Remove what a run left that made ``output`` whole; gives what that was the work of, see `Identity`."""
+    plan = _read(work_folder(output, config) / _FINISHED)
+    if plan is not None:
+        with contextlib.suppress(BusyError), WorkFolder(output, config) as work:
+            work.finished = True
+    return plan
+
+
+def _read(plan: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(plan.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 class WorkFolder:
@@ -145,7 +153,7 @@ class WorkFolder:
 
         The parts and the length of segments stay those that the work was begun with.
         """
-        earlier = self._read_plan()
+        earlier = _read(self.path / _PLAN)
         changes = [] if earlier is None else identity.changes_since(earlier)
         if earlier is not None and not changes and earlier.get("plan_version") == _VERSION:
             self.segment_frames = earlier["segment_frames"]
@@ -162,18 +170,14 @@ class WorkFolder:
             "parts": [[part.from_s, part.until_s] for part in self.parts],
         }
         aside = self.path / "plan.new"
-        aside.write_text(json.dumps(plan, default=str, indent=1), encoding="utf-8", errors="backslashreplace")
-        sync(aside)
-        aside.replace(self.path / _PLAN)
-        sync(self.path)
-        return changes
-
-    def _read_plan(self) -> dict[str, Any] | None:
         try:
-            plan = json.loads((self.path / _PLAN).read_bytes())
-        except (FileNotFoundError, ValueError):
-            return None
-        return plan if isinstance(plan, dict) else None
+            aside.write_text(json.dumps(plan, default=str, indent=1), encoding="utf-8", errors="backslashreplace")
+            sync(aside)
+            aside.replace(self.path / _PLAN)
+            sync(self.path)
+        except OSError as error:
+            raise FilmEncodeError(f"{aside}: cannot be written ({error.strerror})") from error
+        return changes
 
     def journal(self, part: Part) -> Journal:
         """The journal in the part's folder."""

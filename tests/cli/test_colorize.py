@@ -199,6 +199,15 @@ def test_outputs_made_with_other_settings_are_not_taken_for_done(tmp_path: Path)
     assert (out / "a.mp4").read_bytes() != before
 
 
+@pytest.mark.parametrize("output", ["b.mkv", "b/%03d.png"])
+def test_work_that_was_kept_is_not_taken_for_what_is_asked_for_now(tmp_path: Path, output: str) -> None:
+    source, out = make_clip(tmp_path / "a.mkv", codec="ffv1", frames=5).path, tmp_path / output
+    assert run(source, "-o", out, "--keep-work").exit_code == 0
+    assert run(source, "-o", out, "--keep-work").exit_code == 0
+    result = run(source, "-o", out, "--saturation", 0, "--keep-work")
+    assert result.exit_code == 1 and "use --overwrite" in result.stderr
+
+
 def test_a_cut_behind_the_end_says_how_long_the_film_is(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "a.mp4", frames=50)
     result = run(source.path, "-o", tmp_path / "b.mp4", "--start", "5")

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from archivecolor.cli import main
 from archivecolor.colorize.catalogue import Catalogue, Entry
+from archivecolor.colorize.space import Space
 from archivecolor.colorize.work import WorkFolder
 from archivecolor.config import WorkConfig
 from tests.clips import make_clip, read_back
@@ -115,6 +117,60 @@ def test_a_source_or_output_that_was_changed_is_not_taken_for_done(tmp_path: Pat
     (out / "box" / "two.mp4").unlink()
     assert "coloured" in run(shelf, "-o", out).stderr
     assert len(read_back(out / "box" / "two.mp4").times_s) == 7
+
+
+def test_a_source_that_was_replaced_is_not_passed_over_for_its_length(tmp_path: Path, shelf: Path) -> None:
+    out = tmp_path / "out"
+    (shelf / "box" / "bad.mp4").unlink()
+    run(shelf, "-o", out)
+    make_clip(shelf / "one.mp4", frames=6, options={"crf": "40"})
+    result = run(shelf, "-o", out)
+    assert result.exit_code == 1 and "one.mp4: was made of another source" in result.stderr
+    assert "0 coloured, 1 skipped, 1 failed" in result.stderr
+    assert run(shelf, "-o", out, "--overwrite").exit_code == 0
+    assert "0 coloured, 2 skipped, 0 failed" in run(shelf, "-o", out).stderr
+
+
+def test_a_source_that_goes_away_meanwhile_stops_nothing(tmp_path: Path, shelf: Path) -> None:
+    (shelf / "box" / "bad.mp4").unlink()
+    assert run(shelf, "-o", tmp_path / "out").exit_code == 0
+    with Catalogue(tmp_path / "out") as catalogue:
+        entry = catalogue.find("one.mp4")
+    assert entry is not None and entry.has_source(shelf / "one.mp4")
+    (shelf / "one.mp4").unlink()
+    assert not entry.has_source(shelf / "one.mp4")
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    shelf, out = tmp_path / "reels", tmp_path / "out"
+    shelf.mkdir()
+    name = os.fsdecode(b"r\xf6hre.mp4")
+    make_clip(tmp_path / "clip.mp4", frames=5).path.rename(shelf / name)
+    assert "1 coloured, 0 skipped" in run(shelf, "-o", out).stderr
+    assert "0 coloured, 1 skipped" in run(shelf, "-o", out).stderr
+    assert entry_of(out, name)["state"] == "coloured"
+
+
+def test_a_full_disk_pauses_the_catalogue_too(tmp_path: Path) -> None:
+    """SQLite is kept from growing the file, as by a full disk; then there is space again."""
+    said: list[str] = []
+    space = Space(tmp_path, said.append, threading.Event(), 60)
+    with Catalogue(tmp_path) as catalogue:
+        catalogue._database.execute("pragma max_page_count = 4")
+        tries: list[int] = []
+
+        def enter() -> None:
+            if tries:
+                catalogue._database.execute("pragma max_page_count = 1000000")
+            tries.append(1)
+            with catalogue.together():
+                for number in range(500):
+                    catalogue.put(Entry(f"{number}.mp4", "/films/" + "x" * 200))
+
+        space.patiently(enter)
+        assert len(tries) == 2 and len(catalogue.entries()) == 500
+    assert len(said) == 2 and "full" in said[0] and "again" in said[1]
 
 
 def test_include_and_exclude(tmp_path: Path, shelf: Path) -> None:

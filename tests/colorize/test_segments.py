@@ -306,6 +306,24 @@ def test_a_full_disk_pauses_the_work_and_then_it_goes_on(
     assert report.frames_written == len(pictures(output)) == 60
 
 
+def test_a_disk_that_is_full_from_the_start_pauses_the_work(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, output = make_clip(tmp_path / "a.mkv", codec="ffv1", frames=10).path, tmp_path / "b.mkv"
+    spy = Spy()
+    write_text = Path.write_text
+
+    def limited(path: Path, *arguments: Any, **more: Any) -> int:
+        if path.name == "plan.new" and not spy.said:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_text(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "write_text", limited)
+    report = colorize_film(source, output, engine, ColorizeConfig(), FFV1, work=SHORT, progress=spy)
+    assert report.frames_written == 10
+    assert [("is full" in text, "goes on" in text) for text in spy.said] == [(True, True), (False, True)]
+
+
 def test_a_full_disk_is_an_error_where_one_does_not_want_to_wait(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
