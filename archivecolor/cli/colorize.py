@@ -98,7 +98,7 @@ def colorize(
     from archivecolor.colorize.crew import Task
     from archivecolor.colorize.distributed import open_crew
     from archivecolor.colorize.shelf import Selection, open_shelf
-    from archivecolor.errors import DataError
+    from archivecolor.errors import ConfigError, DataError
     from archivecolor.film import CONTAINERS, OutputSettings, holds_frames, is_pattern
 
     into_folder = output.endswith(("/", os.sep)) or Path(output).is_dir()
@@ -117,6 +117,16 @@ def colorize(
         except DataError:  # none yet
             return []
 
+    def look_again() -> list[Job]:
+        try:
+            return find_new_jobs()
+        except (ConfigError, OSError) as error:  # what is wrong with the folder may be put right meanwhile
+            if str(error) not in told:
+                print_error(str(error))
+            told.add(str(error))
+            return []
+
+    told: set[str] = set()
     jobs = find_new_jobs() if watch else find_jobs()
     several = watch or len(jobs) > 1 or (inputs[0].is_dir() and not as_sequence)
     if watch and not all(path.is_dir() for path in inputs):
@@ -140,7 +150,7 @@ def colorize(
         crew = stack.enter_context(open_crew(task, stop, follow, several=several, workers=workers, cluster=cluster))
         if several:
             shelf = stack.enter_context(open_shelf(Path(output), task, crew, stop, retries, display.say))
-            coming = shelf.watch(find_new_jobs) if watch else shelf.run(jobs)
+            coming = shelf.watch(look_again) if watch else shelf.run(jobs)
         else:
             coming = (crew.submit(job).result() for job in jobs)
         for result in coming:

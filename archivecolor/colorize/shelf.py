@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -114,14 +115,21 @@ class Shelf:
 
         A file is taken once it has not changed for some seconds, and one that failed when it changes.
         """
+        seen: dict[Path, tuple[tuple[int, int], float]] = {}
         tried: dict[Path, tuple[int, int]] = {}
         while not self.stop.is_set():
             fresh = []
             for job in find():
-                stat = job.source.stat()
-                state = (stat.st_size, stat.st_mtime_ns)
-                if time.time() - stat.st_mtime >= _SETTLED_S and tried.get(job.source) != state:
+                stat = _stat(job.source)
+                state = (stat.st_size, stat.st_mtime_ns) if stat is not None else None
+                if state is None or tried.get(job.source) == state:
+                    continue
+                if job.source not in seen or seen[job.source][0] != state:
+                    seen[job.source] = (state, time.monotonic())
+                elif time.monotonic() - seen[job.source][1] >= _SETTLED_S:
                     tried[job.source] = state
+                    del seen[job.source]
+                    self._failures.pop(self._name(job), None)
                     fresh.append(job)
             for result in self.run(fresh):
                 if result.state == "elsewhere":
@@ -157,19 +165,20 @@ class Shelf:
 
     def _was_moved(self, job: Job) -> bool:
         """Whether the source was coloured when it lay elsewhere or had another name; the catalogue follows it."""
-        if self.overwrite or not job.source.is_file():
+        stat = _stat(job.source)
+        if self.overwrite or stat is None:
             return False
-        stat = job.source.stat()
         for entry in self.catalogue.made_of(stat.st_size):
             is_gone = not Path(entry.source).exists()
-            if is_gone and entry.source_sha256 and entry.source_sha256 == file_sha256(job.source):
+            if is_gone and entry.source_sha256 and entry.source_sha256 == _sha256(job.source):
                 self.catalogue.change(entry.output, source=str(job.source.absolute()), source_mtime_ns=stat.st_mtime_ns)
                 return True
         return False
 
     def _moved(self, job: Job) -> Entry | None:
         source = str(job.source.absolute())
-        made = self.catalogue.made_of(job.source.stat().st_size) if job.source.is_file() else []
+        stat = _stat(job.source)
+        made = self.catalogue.made_of(stat.st_size) if stat is not None else []
         return next((entry for entry in made if entry.source == source), None)
 
     # What happens
@@ -186,7 +195,7 @@ class Shelf:
         entry = self.catalogue.find(name)
         if entry is not None:
             self._before[name] = entry
-        stat = job.source.stat() if job.source.is_file() else None
+        stat = _stat(job.source)
         self.catalogue.put(
             Entry(
                 name,
@@ -229,6 +238,21 @@ class Shelf:
         name = self._name(job)
         self._failures[name] = self._failures.get(name, 0) + 1
         return self._failures[name] <= self.retries
+
+
+def _stat(source: Path) -> os.stat_result | None:
+    """What the system says of a file, None where it is gone by now or is none."""
+    try:
+        return source.stat() if source.is_file() else None
+    except OSError:
+        return None
+
+
+def _sha256(source: Path) -> str | None:
+    try:
+        return file_sha256(source)
+    except OSError:
+        return None
 
 
 def _recorded_sha256(output: Path) -> str | None:

@@ -237,9 +237,9 @@ def test_a_watched_folder(tmp_path: Path) -> None:
     long_ago = time.time() - 60
     process = start(shelf, "-o", out, "--watch", "--json")
     try:
-        for number in range(2):
+        for number, changed in enumerate((long_ago, time.time() + 86400)):  # a clock may be wrong
             clip = make_clip(tmp_path / f"{number}.mp4", frames=5).path
-            os.utime(clip, (long_ago, long_ago))
+            os.utime(clip, (changed, changed))
             clip.rename(shelf / clip.name)
             deadline = time.monotonic() + 60
             while not (out / f"{clip.name}.json").exists() and time.monotonic() < deadline:
@@ -251,6 +251,29 @@ def test_a_watched_folder(tmp_path: Path) -> None:
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     assert [entry["state"] for entry in json.loads(stdout)["results"]] == ["coloured", "coloured"]
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names differ there by more than case")
+def test_watching_outlives_names_that_meet(tmp_path: Path) -> None:
+    shelf, out = tmp_path / "hot", tmp_path / "out"
+    shelf.mkdir()
+    process = start(shelf, "-o", out, "--watch", "--json")
+    try:
+        deadline = time.monotonic() + 60
+        while not (out / "catalogue.sqlite3").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        clip = make_clip(shelf / "one.mp4", frames=5).path
+        twin = shutil.copy(clip, shelf / "ONE.mp4")
+        time.sleep(3)
+        twin.unlink()
+        while not (out / "one.mp4.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+    finally:
+        process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert stderr.count("would both become") == 1
+    assert [entry["state"] for entry in json.loads(stdout)["results"]] == ["coloured"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
