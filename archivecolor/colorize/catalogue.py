@@ -138,7 +138,9 @@ class Catalogue:
         if read_only and not self.path.exists():
             raise DataError(f"{folder}: has no {NAME}; is it the output of a folder job?")
         with self._errors(read_only):
-            uri = f"{self.path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+            # A reader too has to take back what a process that was killed has half written; SQLite falls back to
+            # reading only where the file is write protected.
+            uri = f"{self.path.absolute().as_uri()}?mode={'rw' if read_only else 'rwc'}"
             self._database = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
             version = self._database.execute("pragma user_version").fetchone()[0]
             if version not in ((_VERSION,) if read_only else (0, _VERSION)):

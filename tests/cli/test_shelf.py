@@ -190,6 +190,25 @@ def test_status_of_what_is_no_output_of_ours(tmp_path: Path) -> None:
     assert result.exit_code == 1 and result.stderr.count("\n") == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be copied there")
+def test_status_after_a_kill_in_the_midst_of_a_change(tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    with Catalogue(tmp_path) as catalogue:
+        with catalogue.together():
+            for number in range(500):
+                catalogue.put(Entry(f"{number}.mp4", "/films/" + "x" * 300))
+        catalogue._database.execute("pragma cache_size = 5")
+        with catalogue.together():
+            for number in range(500):
+                catalogue.change(f"{number}.mp4", error="y" * 300)
+            for file in tmp_path.glob("catalogue.*"):
+                shutil.copy(file, killed)
+    assert len(list(killed.iterdir())) == 2
+    films = status(killed)["films"]
+    assert len(films) == 500 and not any(film["error"] for film in films)
+
+
 def test_work_whose_process_is_no_more_is_interrupted(tmp_path: Path) -> None:
     config = WorkConfig()
     with Catalogue(tmp_path) as catalogue:
