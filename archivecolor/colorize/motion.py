@@ -89,7 +89,7 @@ def find_motion(earlier: Glimpse, later: Glimpse, size: tuple[int, int]) -> Link
         return None
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     search.setFinestScale(1)
-    search.setVariationalRefinementIterations(3)
+    search.setVariationalRefinementIterations(1)
     contrast = min(earlier.deviation, later.deviation) / 50
     before, after = earlier.small.astype(np.float32), later.small.astype(np.float32)
     back = _settle(after, before, _flow(search, later.small, earlier.small), contrast)
