@@ -284,7 +284,7 @@ def plan_warnings(plan: OutputPlan) -> list[str]:
 def settings_fingerprint(model: Model, config: ColorizeConfig, settings: OutputSettings) -> str:
     """Eight hexadecimal digits that change with anything that decides what an output looks like."""
     size, steadying = (config.render_size_px, config.fit), (config.temporal, config.shot_consistency)
-    made = (model.weights_sha256, size, config.saturation, config.recombine, steadying)
+    made = (model.weights_sha256, config.precision, size, config.saturation, config.recombine, steadying)
     cut = (config.start_s, config.end_s, config.fps)
     return hashlib.sha256(repr((made, config.chroma_upsampling, cut, config.fields, settings)).encode()).hexdigest()[:8]
 

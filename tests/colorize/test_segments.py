@@ -237,14 +237,17 @@ def test_a_line_that_was_cut_short_and_a_segment_that_was_changed_are_made_again
     assert same(tmp_path / "whole.mkv", output)
 
 
-def test_what_was_begun_with_something_else_starts_afresh_and_says_so(tmp_path: Path, engine: Engine) -> None:
+@pytest.mark.parametrize("other", [ColorizeConfig(temporal=0.5), ColorizeConfig(precision="fp32")])
+def test_what_was_begun_with_something_else_starts_afresh_and_says_so(
+    tmp_path: Path, engine: Engine, other: ColorizeConfig
+) -> None:
     source, output = make_clip(tmp_path / "a.mkv", codec="ffv1", frames=100).path, tmp_path / "b.mkv"
     interrupted(source, output, engine, 30, config=ColorizeConfig(), settings=FFV1, work=SHORT)
-    spy = interrupted(source, output, engine, 30, config=ColorizeConfig(temporal=0.5), settings=FFV1, work=SHORT)
+    spy = interrupted(source, output, engine, 30, config=other, settings=FFV1, work=SHORT)
     assert any("(settings changed); starting afresh" in text for text in spy.said)
     make_clip(source, codec="ffv1", frames=90)
     spy = Spy()
-    report = colorize_film(source, output, engine, ColorizeConfig(temporal=0.5), FFV1, work=SHORT, progress=spy)
+    report = colorize_film(source, output, engine, other, FFV1, work=SHORT, progress=spy)
     assert any("(source changed); starting afresh" in text for text in spy.said)
     assert (report.frames_kept, report.frames_written) == (0, 90)
 
