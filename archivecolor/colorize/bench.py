@@ -41,7 +41,8 @@ class BenchResult:
     Attributes:
         stages: of each stage alone, with nothing else at work; ``temporal`` only where colours are steadied.
         transcode: of decoding and encoding at the same time, with the same settings and no colour.
-        pipeline: of `colorize_film` once it runs; ``startup_s`` is the time before its first frames were written.
+        pipeline: of `colorize_film`, from the moment when its threads begin; ``startup_s`` is the time before its first
+            frames were written.
     """
 
     film: str
@@ -142,13 +143,15 @@ class _Stopwatch(NoProgress):
     """When the first batch of a run was written, and when its file was finished."""
 
     def __init__(self) -> None:
-        self.first_s = self._finished_s = 0.0
-        self._first_frames = self._frames = 0
+        self.first_s = self._began_s = self._finished_s = 0.0
+        self._frames = 0
 
     def update(self, frames: int, total: int | None, limiting: str) -> None:
         """See `archivecolor.colorize.progress.Progress`."""
-        if not self._first_frames:
-            self.first_s, self._first_frames = time.perf_counter(), frames
+        now = time.perf_counter()
+        self._began_s = self._began_s or now
+        if frames and not self._frames:
+            self.first_s = now
         self._frames = frames
 
     def stop(self) -> None:
@@ -157,10 +160,10 @@ class _Stopwatch(NoProgress):
 
     @property
     def frames_per_s(self) -> float:
-        """After the first batch."""
-        if self._frames == self._first_frames:
+        """From the moment when the threads begin: frames that are coloured before the first is written count."""
+        if not self._frames:
             raise FilmDecodeError("the film is too short to measure; take a longer part of it")
-        return (self._frames - self._first_frames) / (self._finished_s - self.first_s)
+        return self._frames / (self._finished_s - self._began_s)
 
 
 def _transcode(film: Path, scratch: Path, info: FilmInfo, plan: OutputPlan, config: ColorizeConfig) -> float:

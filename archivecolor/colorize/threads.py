@@ -99,6 +99,7 @@ def run_stages(
                 coloured.abort()
                 break
 
+    progress.update(sink.frames, total, limiting())
     started: list[tuple[threading.Thread, threading.Event]] = []
     try:
         for name, work in (("reader", read), ("colourist", make_planes), ("writer", write)):
