@@ -19,7 +19,7 @@ from archivecolor.cli.evaluate_films import evaluate_films
 from archivecolor.cli.options import TimeOfFilm, colour_options, weights_option
 from archivecolor.cli.training_display import decoding_bar
 from archivecolor.config import ColorizeConfig
-from archivecolor.errors import ConfigError, DataError
+from archivecolor.errors import ConfigError, DataError, WeightsError
 
 if TYPE_CHECKING:
     import torch
@@ -126,10 +126,11 @@ def evaluate(
     quiet: bool,
     **film_settings: Any,
 ) -> None:
-    """Measure runs and weights on photographs: the columns of the paper's Table I and more, and its figures 4 and 5.
+    """Measure weights on photographs, or how steady films become.
 
-    Each method is a run folder (its averaged generator is taken) or a .safetensors file, under its own name or the
-    one before the equals sign. The rows grey (no colour at all) and truth bound what the figures mean.
+    On photographs: the columns of the paper's Table I and more, and its figures 4 and 5. Each method is a run folder
+    (its averaged generator is taken) or a .safetensors file, under its own name or the one before the equals sign. The
+    rows grey (no colour at all) and truth bound what the figures mean.
 
     \b
     archivecolor evaluate --data imagenet_test runs/bn runs/ibn-sn-md --out table1
@@ -137,6 +138,8 @@ def evaluate(
 
     With --film, measure how steady films become and how close to their own colours, beside colouring each frame by
     itself, the clip's own colours and none at all. A clip that is black-and-white has no truth to be held against.
+    Warping error and CDC say how much colour changes from frame to frame, along the motion and in all: lower is
+    steadier, the truth's own is the mark. docs/steadiness.md defines each column.
 
     \b
     archivecolor evaluate --film colour_clip.mp4 --out steadiness
@@ -223,7 +226,11 @@ def load_methods(given: tuple[str, ...], size_px: int) -> dict[str, Generator]:
         if path.is_dir():
             generator = load_trained(path).generator
         else:
-            generator = load_generator(find_weights(location))
+            try:
+                weights = find_weights(location)
+            except WeightsError as error:
+                raise WeightsError(f"{location} is no run folder, and {error}") from error
+            generator = load_generator(weights)
         if name in generators:
             raise ConfigError(f"two methods are called {name!r}: name them apart by NAME=PATH")
         if size_px % generator.config.size_multiple_px:

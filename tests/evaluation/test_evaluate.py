@@ -177,6 +177,7 @@ def test_photographs_that_were_not_evaluated_are_counted(
     ("arguments", "said"),
     [
         (["{work}/nothing.safetensors"], "nothing.safetensors"),
+        (["{work}/no_run"], "no_run is no run folder"),
         (["{work}/photos"], "not a run folder"),
         (["{work}/random.safetensors", "random={work}/random.safetensors"], "two methods are called 'random'"),
         (["{work}/random.safetensors", "--size", "30"], "multiples of 4"),
