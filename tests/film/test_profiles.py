@@ -57,6 +57,13 @@ def test_ffv1_is_what_archives_ask_for(tmp_path):
     assert plan.encoder_options == {"level": "3", "g": "1", "slicecrc": "1", "slices": "16"} and plan.lossless
 
 
+def test_x264_is_set_for_steady_colour_unless_a_preset_is_asked_for(tmp_path):
+    own = planned(tmp_path, "b.mp4", {"size": (128, 96)})
+    asked = planned(tmp_path, "b.mp4", {"size": (128, 96)}, preset="veryfast")
+    assert "subme=7" in own.encoder_options["x264-params"]
+    assert asked.encoder_options["preset"] == "veryfast" and "subme" not in str(asked.encoder_options)
+
+
 @pytest.mark.parametrize(
     ("pix_fmt", "settings", "expected"),
     [
