@@ -128,23 +128,30 @@ class SegmentFile:
                 yield packet
 
     def count_frames(self) -> int:
-        """Read the segment back and count the frames that can be decoded.
+        """Read the segment back and count its frames, a packet each.
 
-        FFV1's packets are frames whose slices carry checksums: those are verified instead, which says more and takes
-        less. An encoder without a decoder here has its packets counted. Raises `FilmEncodeError`.
+        FFV1's slices carry checksums, which are verified. Of other codecs the key frames are decoded, where there is a
+        decoder: that the packets are those which the encoder gave, the file's checksum says. Raises `FilmEncodeError`.
         """
         if self.encoder == "ffv1":
             return sum(all(slice_checksums(bytes(packet)) or [False]) for packet in self.packets())
         decoder = self._decoder()
-        if decoder is None:
-            return sum(1 for _ in self.packets())
+        count = key_frames = decoded = 0
         try:
-            count = sum(len(decoder.decode(packet)) for packet in self.packets())
-            return count + len(decoder.decode(None))
+            for packet in self.packets():
+                count += 1
+                if decoder is not None and packet.is_keyframe:
+                    key_frames += 1
+                    decoded += len(decoder.decode(packet))
+            if decoder is not None:
+                decoded += len(decoder.decode(None))
         except av.error.FFmpegError as error:
             raise FilmEncodeError(
                 f"{self.path}: what {self.encoder} wrote does not decode ({in_words(error)})"
             ) from error
+        if decoder is not None and decoded != key_frames:
+            raise FilmEncodeError(f"{self.path}: of {key_frames} key frames {self.encoder} wrote {decoded} decode")
+        return count
 
     def _decoder(self) -> VideoCodecContext | None:
         try:
