@@ -115,7 +115,9 @@ class Recombiner:
             if self._table:
                 part = tall[full].numpy(), tall_ab[:, rows].numpy()
                 planes = self._table.planes(*part, log2_w, log2_h, keep_luma=self.mode == "luma")
-                y[full], cb[rows], cr[rows] = (torch.from_numpy(plane) for plane in planes)
+                codes, cb[rows], cr[rows] = map(torch.from_numpy, planes)
+                if self.mode == "lab":
+                    y[full] = codes
                 continue
             block = _Blocks(tall[full], log2_w, log2_h)
             if self.mode == "luma":

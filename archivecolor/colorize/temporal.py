@@ -218,12 +218,14 @@ class Steadier:
         chain = [frame for frame in self._shot if not frame.alone]
         backward: _Sums | None = None
         for number, frame in reversed(list(enumerate(chain))):
+            finishes = number < count
             if backward is None or frame.from_next is None:
-                total, backward = frame.forward, frame.own
+                sums = [frame.own, frame.forward]
             else:
-                total, backward = frame.from_next.onto([frame.forward, frame.own], backward)
-            if number < count:
-                frame.steady = total.average()
+                sums = frame.from_next.onto([frame.own, frame.forward] if finishes else [frame.own], backward)
+            backward = sums[0]
+            if finishes:
+                frame.steady = sums[1].average()
         done = 0
         while self._shot and done < count:
             frame = self._shot.pop(0)
