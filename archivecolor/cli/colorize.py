@@ -99,7 +99,7 @@ def colorize(
     from archivecolor.colorize.distributed import open_crew
     from archivecolor.colorize.shelf import Selection, open_shelf
     from archivecolor.errors import ConfigError, DataError
-    from archivecolor.film import CONTAINERS, OutputSettings, holds_frames, is_pattern
+    from archivecolor.film import CONTAINERS, OutputSettings, holds_frames, is_pattern, looks_like_a_film
 
     into_folder = output.endswith(("/", os.sep)) or Path(output).is_dir()
     to_film = Path(output).suffix.lower() in CONTAINERS and not into_folder and holds_frames(inputs[0])
@@ -128,6 +128,8 @@ def colorize(
 
     told: set[str] = set()
     jobs = find_new_jobs() if watch else find_jobs()
+    if not quiet and not as_sequence and inputs[0].is_dir() and looks_like_a_film(inputs[0]):
+        print_warning(f"{inputs[0]}: its numbered pictures are coloured one by one; with --fps they are one film")
     several = watch or len(jobs) > 1 or (inputs[0].is_dir() and not as_sequence)
     if watch and not all(path.is_dir() for path in inputs):
         raise click.UsageError("--watch is for folders")

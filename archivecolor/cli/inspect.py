@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from archivecolor.cli.console import command_options
+from archivecolor.cli.console import EXIT_FAILED, command_options
 from archivecolor.cli.options import output_options
 from archivecolor.config import ColorizeConfig
 
@@ -35,7 +36,7 @@ from archivecolor.config import ColorizeConfig
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @command_options
 def inspect(film: Path, output: Path | None, as_json: bool, quiet: bool, **settings: Any) -> None:
-    """Show what is in a film, and what colorize would do with it."""
+    """Show what is in a film, and what colorize would do with it; exit code 1 where it would refuse."""
     from archivecolor.colorize.inspection import inspect_film, inspect_still
     from archivecolor.film import OutputSettings, is_pattern, is_still
 
@@ -46,7 +47,13 @@ def inspect(film: Path, output: Path | None, as_json: bool, quiet: bool, **setti
         sections = inspect_film(film, output, OutputSettings(**settings, keep_luma=config.recombine == "luma"), config)
     if as_json:
         click.echo(json.dumps(sections, indent=2, ensure_ascii=False))
-        return
+    else:
+        _print_tables(sections)
+    if "fail" in sections.get("Colorize would", {}):
+        sys.exit(EXIT_FAILED)
+
+
+def _print_tables(sections: dict[str, dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -29,8 +29,10 @@ from archivecolor.errors import (
 )
 from archivecolor.film import (
     CONTAINERS,
+    SEQUENCE_EXTENSIONS,
     OutputSettings,
     default_extension,
+    holds_frames,
     is_pattern,
     is_still,
     picture_length_s,
@@ -116,7 +118,12 @@ def plan_jobs(
 
 def _sequence_job(source: Path, output: Path) -> Job:
     """An image sequence goes to a film, to a pattern, or to a folder under the names that its frames have."""
-    if not is_pattern(output) and output.suffix.lower() not in CONTAINERS:
+    if not is_pattern(output) and (kind := output.suffix.lower()) not in CONTAINERS:
+        if kind in FILM_EXTENSIONS | SEQUENCE_EXTENSIONS and not output.is_dir():
+            raise ConfigError(
+                f"{output}: numbered frames become a film ({', '.join(CONTAINERS)}), or frames with a number in the "
+                f"name, e.g. {output.with_suffix('')}/%06d.png"
+            )
         first = next(iter(sequence_files(source).values()))
         digits = len(first.stem) - len(first.stem.rstrip("0123456789"))
         output = output / f"{first.stem[:-digits]}%0{digits}d{first.suffix}"
@@ -160,7 +167,9 @@ def _films_in(path: Path, output: Path, select: Callable[[Path], bool] | None) -
             found = True
             yield file, relative
     if not found:
-        raise DataError(f"{path}: holds no films or stills" + (" that are asked for" if select is not None else ""))
+        asked_for = " that are asked for" if select is not None else ""
+        frames = "; numbered frames are one film with --fps, e.g. --fps 24" if holds_frames(path) else ""
+        raise DataError(f"{path}: holds no films or stills{asked_for}{frames}")
 
 
 def _name_outputs(found: Sequence[tuple[Path, Path]], output: Path, profile: str | None) -> list[Job]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from archivecolor.colorize.batch import plan_jobs
 from archivecolor.colorize.mattes import Rectangle
 from archivecolor.colorize.parts import analyse
 from archivecolor.colorize.pipeline import plan_warnings
@@ -18,6 +19,7 @@ from archivecolor.film import (
     OutputSettings,
     after_deinterlacing,
     default_extension,
+    is_pattern,
     probe,
     probe_sequence,
     read_still,
@@ -36,8 +38,9 @@ def inspect_film(
     """Titled groups of name and value, JSON-ready: file, picture, time, streams, tags, plan.
 
     Args:
-        output: what ``colorize`` would write; the film's own name with the default extension when None. What would
-            keep ``colorize`` from working is told under the plan, not raised.
+        output: what ``colorize`` would write; the name of the film, or of the folder of an image sequence, with the
+            default extension when None. What would keep ``colorize`` from working is told as ``fail`` of the plan,
+            not raised.
         config: what would become of interlaced frames, and the rate of an image sequence.
 
     Raises:
@@ -69,7 +72,7 @@ def inspect_film(
             "black_and_white": analysis.is_black_and_white,
         },
         "Time": {
-            "duration_s": info.duration_s,
+            "duration_s": None if info.duration_s is None else round(info.duration_s, 6),
             "frames": info.frames_estimate,
             "rate_fps": None if info.average_rate is None else round(float(info.average_rate), 6),
             "variable_rate": info.is_variable_rate,
@@ -87,12 +90,7 @@ def inspect_film(
         sections["Chapters"] = {f"{c.start_s:.2f} to {c.end_s:.2f} s": c.title for c in info.chapters}
     if info.metadata:
         sections["Tags"] = dict(info.metadata)
-    if output is None:  # as in a folder, where the extension follows from the source
-        settings = settings or OutputSettings()
-        output = film.with_name(f"{film.stem}_colour{default_extension(film, settings.profile)}")
-        if settings.profile is settings.codec is None:
-            settings = replace(settings, profile="access")
-    sections["Colorize would"] = _plan(after_deinterlacing(info, config.fields), output, settings)
+    sections["Colorize would"] = _plan(after_deinterlacing(info, config.fields), output, settings or OutputSettings())
     if picture.interlaced:
         made = {"auto": "one progressive frame of each", "off": "kept", "fields": "two progressive frames of each"}
         sections["Colorize would"]["interlaced_frames"] = made[config.fields]
@@ -115,9 +113,26 @@ def inspect_still(path: Path) -> Sections:
     }
 
 
-def _plan(info: FilmInfo, target: Path, settings: OutputSettings | None) -> dict[str, Any]:
+def _default_output(film: Path, profile: str | None) -> Path:
+    """Beside the film, or beside the folder of an image sequence."""
+    if is_sequence(film):
+        folder = film.parent if is_pattern(film) else film
+        return folder.parent / f"{folder.resolve().name or 'frames'}_colour{default_extension(folder, profile)}"
+    return film.with_name(f"{film.stem}_colour{default_extension(film, profile)}")
+
+
+def _plan(info: FilmInfo, output: Path | None, settings: OutputSettings) -> dict[str, Any]:
+    film, sequence = info.path, is_sequence(info.path)
     try:
-        plan = plan_for(info, target, settings or OutputSettings())
+        if output is None:
+            target = _default_output(film, settings.profile)
+        else:
+            into_folder = output.is_dir()
+            [job] = plan_jobs([film], output, into_folder=into_folder, profile=settings.profile, as_sequence=sequence)
+            target = job.output
+        if target != output and not sequence and settings.profile is settings.codec is None:
+            settings = replace(settings, profile="access")  # the extension follows from the source
+        plan = plan_for(info, target, settings)
     except ArchiveColorError as error:
         return {"fail": str(error)}
     options = " ".join(f"{name}={value}" for name, value in plan.encoder_options.items())

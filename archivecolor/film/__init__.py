@@ -18,8 +18,16 @@ from archivecolor.film.reader import FilmReader
 from archivecolor.film.samples import NEUTRAL_CHROMA, FilmSamples, picture_length_s, sample_frames
 from archivecolor.film.segment_writer import FilmSegmentWriter, SequenceSegmentWriter, Written, is_as_written
 from archivecolor.film.segments import SegmentFile, interleave
-from archivecolor.film.sequence_writer import SEQUENCE_OUTPUTS, SequenceWriter, plan_sequence
-from archivecolor.film.sequences import SequenceReader, holds_frames, is_pattern, probe_sequence, sequence_files
+from archivecolor.film.sequence_writer import SequenceWriter, plan_sequence
+from archivecolor.film.sequences import (
+    SEQUENCE_EXTENSIONS,
+    SequenceReader,
+    holds_frames,
+    is_pattern,
+    looks_like_a_film,
+    probe_sequence,
+    sequence_files,
+)
 from archivecolor.film.still_tags import DIGITAL_SOURCE_TYPE, read_tags
 from archivecolor.film.stills import STILL_EXTENSIONS, Still, is_still, read_still, write_still
 from archivecolor.film.streams import LeftOut
@@ -32,7 +40,7 @@ __all__ = [
     "EMPTY_BYTES",
     "NEUTRAL_CHROMA",
     "PROFILES",
-    "SEQUENCE_OUTPUTS",
+    "SEQUENCE_EXTENSIONS",
     "STILL_EXTENSIONS",
     "Chapter",
     "Deinterlace",
@@ -63,6 +71,7 @@ __all__ = [
     "is_as_written",
     "is_pattern",
     "is_still",
+    "looks_like_a_film",
     "make_synthetic_film",
     "picture_length_s",
     "pixel_format",

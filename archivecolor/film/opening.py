@@ -14,8 +14,10 @@ from av.video.stream import VideoStream
 
 from archivecolor.errors import FilmOpenError
 
-# Demuxers that turn text, scripts or device names into pictures: never what an archive means by a film.
-_NOT_FILMS: Final = {"tty", "lavfi", "concat", "bin", "xbin", "adf", "idf"}
+# Demuxers that turn text or scripts into pictures, or follow lists of other files (and wait for a live one to grow):
+# never what an archive means by a film.
+_NOT_FILMS: Final = {"tty", "lavfi", "concat", "bin", "xbin", "adf", "idf", "hls", "dash", "imf"}
+_FILMS: Final = ",".join(sorted(av.formats_available - _NOT_FILMS))
 TS_DISCONT: Final = 0x0200  # AVFMTTS_DISCONT: a demuxer whose clock may start anywhere
 STILL_DISPOSITIONS: Final = (
     av.stream.Disposition.attached_pic | av.stream.Disposition.still_image | av.stream.Disposition.timed_thumbnails
@@ -53,7 +55,7 @@ def open_film(path: Path) -> InputContainer:
         container = av.open(
             f"file:{path}",
             metadata_errors="surrogateescape",
-            options={"protocol_whitelist": "file"},
+            options={"protocol_whitelist": "file", "format_whitelist": _FILMS},
         )
     except av.error.PermissionError as error:
         raise FilmOpenError(f"{path}: no permission to read it") from error
@@ -62,13 +64,11 @@ def open_film(path: Path) -> InputContainer:
             head = stream.read(4096)
         if b"ftyp" in head[:64] and b"moov" not in head:
             remedy = "its index (moov) is missing, so it was cut short or never finished; copy it again"
+        elif isinstance(error, av.error.ArgumentError) and b"\0" not in head:
+            remedy = "a text, or a list of other files, not a film itself"
         else:
             remedy = f"not a film that can be read ({in_words(error)}); is it complete, and really a film?"
         raise FilmOpenError(f"{path}: {remedy}") from error
-    if set(container.format.name.split(",")) & _NOT_FILMS:
-        name = container.format.name
-        container.close()
-        raise FilmOpenError(f"{path}: not a film (read as {name})")
     for video in container.streams.video:
         if _has_decoder(video):
             video.codec_context.flags |= Flags.unaligned  # else crops of a few columns on the left are not made

@@ -30,6 +30,7 @@ CONTAINERS: Final = {
     ".mkv": ("matroska", "ffv1"),
     ".webm": ("webm", "libvpx-vp9"),
 }
+FRAME_EXTENSIONS: Final = (".dpx", ".tif", ".tiff", ".png")  # of image sequences
 # Profile -> (encoder, extensions it is meant for, the first by default). An extension alone stands for the profile
 # whose encoder is its default.
 PROFILES: Final = {
@@ -193,6 +194,8 @@ def _container(output: Path, settings: OutputSettings) -> tuple[str, str]:
     extension = extension if extension.startswith(".") else f".{extension}"
     if extension not in CONTAINERS:
         what = f"not as {extension!r}" if len(extension) > 1 else "the name has no extension"
+        if extension in FRAME_EXTENSIONS:
+            what = f"as frames they are with a number in the name, e.g. {output.with_suffix('')}/%06d{extension}"
         raise FilmEncodeError(f"{output}: films are written as {', '.join(CONTAINERS)}; {what}")
     format_name, encoder = CONTAINERS[extension]
     if settings.profile is None:
@@ -230,7 +233,8 @@ def _encoder(name: str, format_name: str) -> av.Codec:
     if codec.type != "video":
         raise FilmEncodeError(f"{name!r} is not a video encoder")
     if not _fits(codec, format_name):
-        others = [ext for ext, (fmt, _) in CONTAINERS.items() if fmt != format_name and _fits(codec, fmt)]
+        usual = {ext for encoder, extensions in PROFILES.values() for ext in extensions if encoder == codec.name}
+        others = [ext for ext, (fmt, _) in CONTAINERS.items() if ext in (usual or CONTAINERS) and _fits(codec, fmt)]
         remedy = f"write {' or '.join(others)} instead" if others else "choose another codec"
         raise FilmEncodeError(f"{codec.name} does not go into {format_name}; {remedy}")
     return codec
@@ -294,7 +298,8 @@ def _pixel_format(
 
 
 def _depth_remark(source_bits: int, bits: int, available: list[str]) -> str:
-    remedy = "--pix-fmt yuv420p10le keeps 10" if bits == 8 and "yuv420p10le" in available else "--codec ffv1 keeps all"
+    keeps_ten = bits == 8 and "yuv420p10le" in available
+    remedy = "--pix-fmt yuv420p10le keeps 10" if keeps_ten else "--profile preservation (.mkv) keeps all"
     return f"the source has {source_bits} bits, the output {bits}; {remedy}"
 
 

@@ -16,22 +16,25 @@ import numpy as np
 import numpy.typing as npt
 from av.video.codeccontext import VideoCodecContext
 
+from archivecolor import __version__
 from archivecolor.errors import FilmEncodeError
+from archivecolor.film.dpx import with_header
 from archivecolor.film.frames import SidePacket
 from archivecolor.film.info import SEQUENCE, FilmInfo
 from archivecolor.film.opening import in_words
 from archivecolor.film.pixels import plane_view
-from archivecolor.film.profiles import OutputPlan, OutputSettings
-from archivecolor.film.sequences import is_pattern, sequence_files
-from archivecolor.film.still_tags import StillTags, read_tags
+from archivecolor.film.profiles import FRAME_EXTENSIONS, OutputPlan, OutputSettings
+from archivecolor.film.sequences import is_pattern, numbered_name, sequence_files
+from archivecolor.film.still_tags import DIGITAL_SOURCE_TYPE, StillTags, read_tags
 from archivecolor.film.stills import write_still
 from archivecolor.film.streams import LeftOut
+from archivecolor.film.timecode import later_timecode
 from archivecolor.matrices import MATRICES
 
 log = logging.getLogger(__name__)
 
-SEQUENCE_OUTPUTS: Final = (".dpx", ".tif", ".tiff", ".png")
 _PLANE_BITS: Final = 16
+_CREATOR: Final = f"archivecolor {__version__}; {DIGITAL_SOURCE_TYPE.rpartition('/')[2]}"
 _DPX_FORMATS: Final = {8: "rgb24", 10: "gbrp10be", 12: "gbrp12be", 16: "rgb48be"}
 
 
@@ -42,9 +45,9 @@ def plan_sequence(info: FilmInfo, output: Path, settings: OutputSettings) -> Out
     """
     info.require_sdr()
     kind = output.suffix.lower()
-    if kind not in SEQUENCE_OUTPUTS:
+    if kind not in FRAME_EXTENSIONS:
         raise FilmEncodeError(
-            f"{output}: image sequences are written as {', '.join(SEQUENCE_OUTPUTS)}; not as {kind!r}"
+            f"{output}: image sequences are written as {', '.join(FRAME_EXTENSIONS)}; not as {kind!r}"
         )
     if settings.keep_luma:
         raise FilmEncodeError(f"{output}: R'G'B' frames have no luma plane to keep; leave --recombine at lab")
@@ -114,10 +117,10 @@ class SequenceWriter:
     ) -> None:
         """Write one frame of 16-bit full-range 4:4:4 planes."""
         number = self.frames + 1 if self.info.container != SEQUENCE else self.info.first_number + pts_ticks
-        file = self.folder / (self.pattern.name % number)
+        file = self.folder / numbered_name(self.pattern, number)
         rgb = self._rgb(y, cb, cr)
         if file.suffix.lower() == ".dpx":
-            self._write_dpx(file, rgb)
+            self._write_dpx(file, rgb, pts_ticks)
         else:
             write_still(file, rgb, shown_as=self.pattern, tags=self._tags(pts_ticks))
         self.frames += 1
@@ -142,7 +145,7 @@ class SequenceWriter:
         for number, file in sequence_files(segment / self.pattern.name).items():
             if self.info.container != SEQUENCE:
                 number = self.frames + 1
-            target = self.folder / (self.pattern.name % number)
+            target = self.folder / numbered_name(self.pattern, number)
             try:
                 try:
                     os.link(file, target)
@@ -182,7 +185,21 @@ class SequenceWriter:
         codes = np.rint(np.clip(rgb, 0, 1) * np.float32((1 << self._bits) - 1))
         return codes.astype(np.uint8 if self._bits == 8 else np.uint16)
 
-    def _write_dpx(self, file: Path, rgb: npt.NDArray[Any]) -> None:
+    def _scan(self, pts_ticks: int) -> Path | None:
+        """The DPX file that a frame was made of."""
+        file = self.info.files[pts_ticks] if self.info.files else None
+        return file if file is not None and file.suffix.lower() == ".dpx" else None
+
+    def _timecode(self, pts_ticks: int) -> str | None:
+        """That of a film's frame, where the film has one; a DPX file has its own."""
+        info = self.info
+        first = next((stream.timecode for stream in info.streams if stream.timecode), info.metadata.get("timecode"))
+        if info.files or info.is_doubled or info.is_variable_rate or first is None or info.average_rate is None:
+            return None
+        since_s = (pts_ticks - info.first_pts_ticks) * info.time_base
+        return later_timecode(first, round(since_s * info.average_rate), info.average_rate)
+
+    def _write_dpx(self, file: Path, rgb: npt.NDArray[Any], pts_ticks: int) -> None:
         height, width, _ = rgb.shape
         name = _DPX_FORMATS[self._bits]
         encoder = av.CodecContext.create("dpx", "w")
@@ -196,6 +213,7 @@ class SequenceWriter:
         else:
             plane_view(frame, 0, 3)[:] = rgb
         try:
-            file.write_bytes(b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)]))
+            encoded = b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+            file.write_bytes(with_header(encoded, _CREATOR, self._scan(pts_ticks), self._timecode(pts_ticks)))
         except (av.error.FFmpegError, OSError) as error:
             raise FilmEncodeError(f"{self.pattern}: cannot be written: {in_words(error)}") from error

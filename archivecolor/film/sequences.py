@@ -14,6 +14,7 @@ import av
 import av.error
 
 from archivecolor.errors import ConfigError, FilmDecodeError, FilmOpenError
+from archivecolor.film.dpx import DpxHeader
 from archivecolor.film.frames import LumaFrame, ReadReport, SidePacket
 from archivecolor.film.info import SEQUENCE, FilmInfo, Picture, StreamInfo
 from archivecolor.film.opening import in_words
@@ -26,6 +27,7 @@ _PATTERN: Final = re.compile(r"%(0(\d+))?d")
 _NUMBER: Final = re.compile(r"(\d+)$")
 _LOGARITHMIC: Final = (9, 10)  # H.273 transfer: what FFmpeg makes of a DPX header's "logarithmic" and printing density
 _MOST_NAMED: Final = 3
+_FEWEST_OF_A_FILM: Final = 12
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,13 @@ class SequenceFrame:
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether a name stands for numbered files: ``%d`` or ``%06d`` in it."""
-    return _PATTERN.search(path.name) is not None
+    """Whether a name stands for numbered files: ``%d`` or ``%06d`` in it, and no file is called just that."""
+    return _PATTERN.search(path.name) is not None and not path.is_file()
+
+
+def numbered_name(pattern: Path, number: int) -> str:
+    """The name of a frame; anything else in the pattern stays as it is."""
+    return _PATTERN.sub(lambda match: f"{number:0{match[2] or 1}}", pattern.name, count=1)
 
 
 def holds_frames(path: Path) -> bool:
@@ -50,6 +57,14 @@ def holds_frames(path: Path) -> bool:
     return path.is_dir() and any(
         file.suffix.lower() in SEQUENCE_EXTENSIONS and _NUMBER.search(file.stem) for file in path.iterdir()
     )
+
+
+def looks_like_a_film(folder: Path) -> bool:
+    """Whether a folder's pictures are numbered in a row, and more of them than photographs tend to be."""
+    try:
+        return len(sequence_files(folder)) >= _FEWEST_OF_A_FILM
+    except (FilmOpenError, OSError):
+        return False
 
 
 def sequence_files(path: Path) -> dict[int, Path]:
@@ -133,13 +148,24 @@ def probe_sequence(path: Path, rate: Fraction | None) -> FilmInfo:
     files = sequence_files(path)
     if rate is None:
         raise ConfigError(f"{path}: an image sequence does not say how fast it is; use --fps, e.g. --fps 24")
-    first = read_frame(next(iter(files.values())))
+    first_file = next(iter(files.values()))
+    first = read_frame(first_file)
     height, width = first.luma.shape
     is_full = pixel_format(first.pix_fmt).full_range_untagged
+    header = DpxHeader.of(first_file) if first_file.suffix.lower() == ".dpx" else None
+    tags = {} if header is None else {"timecode": header.timecode, "copyright": header.copyright}
     picture = Picture(
-        width, height, first.pix_fmt, first.bit_depth, is_full, "bt709", tagged_primaries=1, tagged_transfer=13
+        width_px=width,
+        height_px=height,
+        pix_fmt=first.pix_fmt,
+        bit_depth=first.bit_depth,
+        full_range=is_full,
+        matrix="bt709",
+        tagged_primaries=1,
+        tagged_transfer=13,
+        sample_aspect_ratio=None if header is None else header.sample_aspect_ratio,
     )
-    codec = next(iter(files.values())).suffix.lower().lstrip(".")
+    codec = first_file.suffix.lower().lstrip(".")
     return FilmInfo(
         path=path,
         container=SEQUENCE,
@@ -155,6 +181,7 @@ def probe_sequence(path: Path, rate: Fraction | None) -> FilmInfo:
         picture=picture,
         video_index=0,
         streams=(StreamInfo(0, "video", codec, description=f"{width}x{height}, {first.pix_fmt}"),),
+        metadata={name: text for name, text in tags.items() if text is not None},
         files=tuple(files.values()),
         first_number=next(iter(files)),
     )

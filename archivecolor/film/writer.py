@@ -127,8 +127,8 @@ class FilmWriter:
         return output
 
     def _open_for_sequence(self, tags: dict[str, str]) -> OutputContainer:
-        """Numbered files have neither streams nor tags to bring along."""
-        output = self._create(self.plan.container_options, tags)
+        """Numbered files have no streams to bring along."""
+        output = self._create(self.plan.container_options, {**self._with_own_timecode(self.info.metadata), **tags})
         self._video, self._track_number = self._add_picture(output, None), 1
         output.start_encoding()
         return output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -13,9 +14,9 @@ from archivecolor.cli import main
 from tests.clips import make_clip
 
 
-def inspect(*arguments: object) -> dict[str, dict[str, object]]:
+def inspect(*arguments: object, exit_code: int = 0) -> dict[str, dict[str, object]]:
     result = CliRunner().invoke(main, ["inspect", *map(str, arguments), "--json"])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == exit_code, result.output
     sections: dict[str, dict[str, object]] = json.loads(result.stdout)
     return sections
 
@@ -38,8 +39,21 @@ def test_colour_is_noticed(tmp_path: Path) -> None:
 
 def test_a_plan_that_cannot_work_is_told(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "film.mp4", frames=5)
-    sections = inspect(clip.path, "-o", tmp_path / "out.webm", "--codec", "prores")
+    sections = inspect(clip.path, "-o", tmp_path / "out.webm", "--codec", "prores", exit_code=1)
     assert ".mkv" in str(sections["Colorize would"]["fail"])
+    assert "source itself" in str(inspect(clip.path, "-o", clip.path, exit_code=1)["Colorize would"]["fail"])
+
+
+def test_an_output_folder_is_planned_as_colorize_does(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "film.avi", frames=5)
+    (tmp_path / "out").mkdir()
+    plan = inspect(clip.path, "-o", tmp_path / "out")["Colorize would"]
+    assert plan["write"] == str(tmp_path / "out" / "film.mkv") and "libx264" in str(plan["encode"])
+
+
+def test_times_are_short(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "film.mkv", frames=7, rate=Fraction(24000, 1001))
+    assert len(str(inspect(clip.path)["Time"]["duration_s"])) <= 8
 
 
 def test_a_still(tmp_path: Path) -> None:

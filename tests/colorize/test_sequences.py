@@ -168,6 +168,30 @@ def test_inspect_knows_sequences(tmp_path):
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["Picture"]["bit_depth"] == 10 and found["Time"]["frames"] == 6 and found["Time"]["rate_fps"] == 18
+    assert found["Colorize would"]["write"] == str(tmp_path / "in_colour.mkv") and "fail" not in found["Colorize would"]
+    result = CliRunner().invoke(main, ["inspect", str(tmp_path / "in" / "scan_%05d.dpx"), "--fps", "18"])
+    assert "in_colour.mkv" in result.stdout and result.exit_code == 0
+
+
+def test_what_is_meant_is_asked_for(tmp_path, use_tiny_weights):
+    frames(tmp_path / "dpx", "dpx", 8)
+    frames(tmp_path / "png", "png", 8, range(12))
+    assert "--fps" in run(tmp_path / "dpx", "-o", tmp_path / "out").stderr
+    one_name = run(tmp_path / "dpx", "--fps", "18", "-o", tmp_path / "out.png")
+    assert one_name.exit_code == 1 and "out/%06d.png" in one_name.stderr
+    one_by_one = run(tmp_path / "png", "-o", tmp_path / "stills", "--include", "*0.png")
+    assert one_by_one.exit_code == 0 and "with --fps they are one film" in one_by_one.stderr
+
+
+def test_percent_signs_in_names(tmp_path, use_tiny_weights):
+    frames(tmp_path / "in", "png", 8, range(2))
+    for file in (tmp_path / "in").iterdir():
+        file.rename(file.with_name(f"50% %s {file.name}"))
+    result = run(tmp_path / "in", "--fps", "18", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {f"50% %s scan_0000{n}.png" for n in range(2)}
+    clip = make_clip(tmp_path / "%06d.mp4", frames=3)
+    assert run(clip.path, "-o", tmp_path / "b.mp4").exit_code == 0
 
 
 def test_a_folder_that_is_not_ours_is_left_alone(tmp_path, use_tiny_weights):

@@ -105,6 +105,8 @@ def test_hdr_is_refused_when_it_would_be_colourised(tmp_path):
         ("zero.mp4", b"", "empty"),
         ("text.mp4", b"This is a letter about a film, not a film.\n" * 50, "not a film"),
         ("random.mkv", bytes(range(256)) * 40, "not a film"),
+        ("live.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\na.ts\n", "list of other files"),
+        ("joined.txt", b"ffconcat version 1.0\nfile /etc/hostname\n", "list of other files"),
     ],
 )
 def test_what_is_not_a_film_is_refused_in_one_line(tmp_path, name, content, words):

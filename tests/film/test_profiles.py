@@ -84,6 +84,12 @@ def test_depth(tmp_path, pix_fmt, settings, expected):
     assert any(f"{source_bits} bits" in text for text in plan.warnings) is (plan.bit_depth < source_bits)
 
 
+@pytest.mark.parametrize(("name", "keeps"), [("b.mp4", "--pix-fmt yuv420p10le keeps 10"), ("b.mov", ".mkv) keeps all")])
+def test_what_would_keep_the_depth_is_said(tmp_path, name, keeps):
+    plan = planned(tmp_path, name, {"codec": "ffv1", "pix_fmt": "yuv422p12le", "size": (128, 96)})
+    assert any(text.endswith(keeps) for text in plan.warnings)
+
+
 def test_tags_say_what_the_picture_is(tmp_path):
     plan = planned(tmp_path, "b.mp4", {"colour": (5, 5, 1, 2)})
     assert (plan.matrix, plan.tag_matrix, plan.tag_primaries, plan.tag_transfer) == ("bt470bg", 5, 5, 1)
@@ -105,6 +111,8 @@ def test_what_does_not_fit_is_refused_naming_what_would(tmp_path):
     assert "not a video encoder" in refused(tmp_path, "b.mp4", codec="aac")
     assert ".mkv" in refused(tmp_path, "b.webm", codec="h264")
     assert ".mov" in refused(tmp_path, "b.webm", codec="prores")
+    assert refused(tmp_path, "b.mov", codec="ffv1").endswith("write .mkv instead")
+    assert refused(tmp_path, "b.png").endswith(f"{tmp_path / 'b'}/%06d.png")
     assert "yuv420p10le" in refused(tmp_path, "b.mp4", pix_fmt="gray")
     assert "yuv422p10le" in refused(tmp_path, "b.mov", codec="prores", pix_fmt="yuv420p")
     assert "preservation" in refused(tmp_path, "b.mp4", profile="nonsense")
