@@ -193,6 +193,7 @@ def _print_summary(results: list[JobResult], several: bool) -> None:
             click.echo(f"{report.output}{frames}{speed}{report.limiting or ''}")
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("file", "state", "frames", "frames/s", "what happened", box=None, pad_edge=False)
@@ -206,11 +207,11 @@ def _print_summary(results: list[JobResult], several: bool) -> None:
         else:
             remark = f"{result.job.output} is there and whole"
         table.add_row(
-            str(result.job.source),
+            escape(str(result.job.source)),
             f"[{colours[result.state]}]{result.state}[/]",
             str(report.frames_written) if report else "",
             f"{report.frames_per_s:.1f}" if report else "",
-            remark,
+            escape(remark),
         )
     console = Console() if sys.stdout.isatty() else Console(width=200)
     console.print(table)

@@ -13,6 +13,8 @@ from archivecolor.cli.console import EXIT_FAILED, command_options
 from archivecolor.cli.options import output_options
 from archivecolor.config import ColorizeConfig
 
+_WIDE = 1000  # columns, where no terminal wraps them
+
 
 @click.command()
 @click.argument("film", type=click.Path(path_type=Path))
@@ -57,9 +59,11 @@ def _print_tables(sections: dict[str, dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _WIDE)
     for title, rows in sections.items():
         table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
+        table.add_column()
+        table.add_column(overflow="fold")
         for name, value in rows.items():
             table.add_row(name.replace("_", " "), _in_words(value))
         console.print(table)

@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from archivecolor.errors import FilmOpenError
 from archivecolor.film.field_order import FieldOrderReader
+from archivecolor.film.hevc import source_scan
 from archivecolor.film.info import MATRIX_NAMES, UNTAGGED, Chapter, FilmInfo, Picture, StreamInfo
 from archivecolor.film.opening import (
     STILL_DISPOSITIONS,
@@ -140,13 +141,17 @@ def _goes_back(times: list[int | None]) -> bool:
 
 
 def _interlacing(frames: list[av.VideoFrame], stream: VideoStream) -> tuple[bool, str, bool]:
-    """Whether the picture is interlaced, its field order, and whether only the container says so."""
+    """Whether the picture is interlaced, its field order, and whether only a header says so, not its frames."""
     order = _FIELD_ORDERS.get(stream.codec_context.field_order, "unknown")
     for frame in frames:
         if frame.interlaced_frame:
             return True, "tt" if FieldOrderReader().top_field_first(frame) else "bb", False
-    by_container = codec_name(stream) in _MARK_NO_FRAMES and order in ("tt", "bb")
-    return by_container, order if by_container else "progressive", by_container
+    codec, is_ordered = codec_name(stream), order in ("tt", "bb")
+    by_header = codec in _MARK_NO_FRAMES and is_ordered
+    if codec == "hevc" and (scan := source_scan(stream.codec_context.extradata or b"")) != "progressive":
+        by_header = is_ordered or scan == "interlaced"
+        order = order if is_ordered else "tt"  # as the picture of high definition is
+    return by_header, order if by_header else "progressive", by_header
 
 
 def _picture(frames: list[av.VideoFrame], stream: VideoStream, path: Path) -> Picture:

@@ -62,9 +62,11 @@ def test_a_still(tmp_path: Path) -> None:
 
 
 def test_a_readable_table(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "film.mp4", frames=5)
+    folder = tmp_path / ("a long name" * 8)
+    folder.mkdir(parents=True)
+    clip = make_clip(folder / "[film].mp4", frames=5)
     result = CliRunner().invoke(main, ["inspect", str(clip.path)])
-    assert "width px" in result.stdout and "Colorize would" in result.stdout
+    assert "width px" in result.stdout and "Colorize would" in result.stdout and str(clip.path) in result.stdout
 
 
 def test_a_missing_film(tmp_path: Path) -> None:
