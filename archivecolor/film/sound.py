@@ -20,7 +20,8 @@ from av.stream import Stream
 
 from archivecolor.film.opening import in_words
 
-_SLIP_S: Final = Fraction(1, 25)  # timestamps of sound waver by some ms where they do not count samples
+SLIP_S: Final = Fraction(1, 25)  # timestamps of sound waver by some ms where they do not count samples
+LONGEST_GAP_S: Final = 4 * 3600  # a longer one is a wrong timestamp
 _CHUNK: Final = 1 << 16
 _OPUS_RATES: Final = (48000, 24000, 16000, 12000, 8000)
 _OPUS_BITS_A_CHANNEL: Final = 128_000
@@ -156,7 +157,7 @@ class SoundConverter:
         for frame in frames:
             begins_s = None if frame.pts is None else frame.pts * Fraction(frame.time_base or 1) - self._offset_s
             counts_samples = frame.time_base == Fraction(1, frame.sample_rate)
-            slip_s = Fraction(1, frame.sample_rate) if counts_samples else _SLIP_S
+            slip_s = Fraction(1, frame.sample_rate) if counts_samples else SLIP_S
             for part in self._resampler.resample(frame):
                 self._place(part, begins_s, slip_s)
                 begins_s = None
@@ -168,7 +169,7 @@ class SoundConverter:
         begins = None if begins_s is None else round(begins_s * rate)
         if self._next is None:
             self._next = self._written = begins or 0
-        if begins is not None and begins - self._next > slip_s * rate:
+        if begins is not None and slip_s * rate < begins - self._next < LONGEST_GAP_S * rate:
             self._fill(begins - self._next)
         elif begins is not None and self._next - begins > slip_s * rate:
             cut = min(self._next - begins, part.samples)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -83,7 +86,8 @@ def _left_out(path: Path, raw: npt.NDArray[np.uint8]) -> tuple[str, ...]:
     if png_colour_type in (4, 6):
         warnings.append(f"{path.name}: the picture's transparency is left out")
     if raw[:2].tobytes() in (b"II", b"MM"):
-        has_second, _ = cv2.imdecodemulti(raw, cv2.IMREAD_REDUCED_GRAYSCALE_8, range=(1, 2))
+        with _silence():
+            has_second, _ = cv2.imdecodemulti(raw, cv2.IMREAD_REDUCED_GRAYSCALE_8, range=(1, 2))
         if has_second:
             warnings.append(f"{path.name}: holds several pages; only the first was taken")
     return tuple(warnings)
@@ -94,20 +98,44 @@ def _require_whole(path: Path, raw: npt.NDArray[np.uint8]) -> None:
     head, tail = raw[:8].tobytes(), raw[-64:].tobytes()
     if head.startswith(b"\xff\xd8") and b"\xff\xd9" not in raw[-65536:].tobytes():
         raise FilmOpenError(f"{path}: the JPEG is cut short; copy it again")
-    if head.startswith(b"\x89PNG") and b"IEND" not in raw[-65536:].tobytes() and b"IEND" not in tail:
-        raise FilmOpenError(f"{path}: the PNG is cut short; copy it again")
+    if head.startswith(b"\x89PNG"):
+        if b"IEND" not in raw[-65536:].tobytes() and b"IEND" not in tail:
+            raise FilmOpenError(f"{path}: the PNG is cut short; copy it again")
+        _require_sound_png(path, raw.data)
+
+
+def _require_sound_png(path: Path, data: memoryview) -> None:
+    """Raise `FilmOpenError` where a chunk that matters has a wrong checksum; libpng would tell stderr about it."""
+    at = 8
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4])
+        kind = bytes(data[at + 4 : at + 8])
+        if kind[0] & 0x20 == 0 and zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4]):
+            name = kind.decode("ascii", "replace")
+            raise FilmOpenError(f"{path}: the PNG is damaged (checksum of {name!r}); copy it again")
+        if kind == b"IEND":
+            return
+        at = end + 4
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """OpenCV's words would come before our one line."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def _decode(path: Path, raw: npt.NDArray[np.uint8], flags: int) -> npt.NDArray[Any]:
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its words would come before our one line
     try:
-        image = cv2.imdecode(raw, flags)
+        with _silence():
+            image = cv2.imdecode(raw, flags)
     except cv2.error as error:
         reason = "too large to decode" if "CV_IO_MAX_IMAGE" in str(error) else "cannot be decoded"
         raise FilmOpenError(f"{path}: {reason}; is it complete?") from error
-    finally:
-        cv2.utils.logging.setLogLevel(level)
     if image is None:
         raise FilmOpenError(f"{path}: not an image that can be read, or cut short; is it complete?")
     return np.asarray(image)

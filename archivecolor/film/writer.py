@@ -26,6 +26,7 @@ from archivecolor.film.frames import SidePacket
 from archivecolor.film.info import FilmInfo
 from archivecolor.film.matroska import LayoutError, display_size, set_display_size
 from archivecolor.film.opening import in_words, open_film
+from archivecolor.film.pcm import PcmClock
 from archivecolor.film.profiles import OutputPlan, configure
 from archivecolor.film.sample_clock import SampleClock
 from archivecolor.film.segments import PictureOrder, SegmentFile
@@ -82,6 +83,7 @@ class FilmWriter:
         self._side: dict[int, Stream] = {}
         self._converters: dict[int, SoundConverter | SubtitleConverter] = {}
         self._sample_clocks: dict[int, SampleClock] = {}
+        self._pcm_clocks: dict[int, PcmClock] = {}
         self._segment: SegmentFile | None = None
         self._source: InputContainer | None = None  # stays open while its decoders are needed for conversions
         self._closed = False
@@ -115,6 +117,8 @@ class FilmWriter:
                         self._side[stream.index] = added
                         if (clock := SampleClock.wanted(stream, output)) is not None:
                             self._sample_clocks[stream.index] = clock
+                        if (pcm := PcmClock.wanted(stream, output)) is not None:
+                            self._pcm_clocks[stream.index] = pcm
                 elif stream.index in converted:
                     added, converter = add_converter(output, stream, converted[stream.index], self.offset_s)
                     self._side[stream.index], self._converters[stream.index] = added, converter
@@ -231,21 +235,29 @@ class FilmWriter:
 
     def copy(self, side: SidePacket) -> None:
         """Copy or convert a packet of another stream; those of streams that the plan leaves out are ignored."""
-        stream = self._side.get(side.stream_index)
-        if stream is None:
+        if side.stream_index not in self._side:
             return
         converter = self._converters.get(side.stream_index)
         if converter is not None:
             self._mux_all(converter.convert(side.packet))
             return
-        packet = side.packet
-        if side.stream_index in self._sample_clocks:
-            self._sample_clocks[side.stream_index].retime(packet)
+        if (pcm := self._pcm_clocks.get(side.stream_index)) is not None:
+            for packet in pcm.fit(side.packet):
+                self._copy(side.stream_index, packet)
+            if pcm.gaps:
+                self._warn(f"the sound of stream {side.stream_index} has gaps; filled with silence")
+            if pcm.overlaps:
+                self._warn(f"sound of stream {side.stream_index} overlaps in time; the later part gives way")
+            return
+        if (clock := self._sample_clocks.get(side.stream_index)) is not None:
+            clock.retime(side.packet)
+        self._copy(side.stream_index, side.packet)
+
+    def _copy(self, index: int, packet: Packet[Any]) -> None:
         base = packet.time_base
         shift = round(self.offset_s / base)
         pts = packet.pts if packet.pts is not None else packet.dts
         dts = packet.dts if packet.dts is not None else packet.pts
-        index = side.stream_index
         if pts is None or dts is None:
             pts = dts = self._ends.get(index, shift)
             if not self.info.streams[index].is_attached_picture:
@@ -258,7 +270,7 @@ class FilmWriter:
         self._last_dts[index] = dts
         self._ends[index] = dts + max(1, packet.duration or 1)
         packet.pts, packet.dts = pts - shift, dts - shift
-        packet.stream = stream
+        packet.stream = self._side[index]
         self._mux_all([packet])
 
     def _mux_all(self, packets: Iterable[Packet[Any]]) -> None:
@@ -287,6 +299,8 @@ class FilmWriter:
             elif side is not None:
                 entry |= {"output_index": side.index, "packets": self.packets[side.index]}
                 entry["bytes"] = self.bytes[side.index]
+                if (pcm := self._pcm_clocks.get(stream.index)) is not None and (pcm.gaps or pcm.overlaps):
+                    entry["added_bytes"] = pcm.added_bytes
             streams.append(entry)
         return streams
 

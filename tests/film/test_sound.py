@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from archivecolor.film import OutputSettings
+from archivecolor.film.pcm import PcmClock
 from tests.clips import luma_frame, picture
 from tests.film.test_writer import through
 
@@ -91,6 +92,42 @@ def test_a_gap_becomes_silence_of_its_length(tmp_path):
     assert np.array_equal(line[:10_000], sound[:10_000]) and not line[10_000:20_160].any()
     assert np.array_equal(line[20_160:30_160], sound[10_000:])
     assert any("silence" in text for text in writer.warnings)
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_s24le"])
+def test_copied_pcm_stays_in_time_where_packets_have_none(tmp_path, codec):
+    sound = noise(20_000)
+    gap = 20_160  # a whole number of milliseconds, which is what Matroska counts
+    clip(tmp_path / "a.mkv", sound, codec, [base + 1000 * n for base in (0, gap) for n in range(10)])
+    plan, writer = through(tmp_path / "a.mkv", tmp_path / "b.mov", OutputSettings("h264", preset="ultrafast"))
+    assert plan.kept and not plan.converted
+    name, _, line = heard(tmp_path / "b.mov")
+    assert name == codec and not line[10_000:gap].any()
+    assert np.array_equal(line[:10_000], sound[:10_000])
+    assert np.array_equal(line[gap : gap + 10_000], sound[10_000:])
+    assert any("silence" in text for text in writer.warnings)
+    assert writer.stream_map()[1]["added_bytes"] == (gap - 10_000) * int(codec[5:7]) // 8
+
+
+def test_copied_pcm_that_overlaps_gives_way(tmp_path):
+    clip(tmp_path / "a.mov", noise(1000), "pcm_s16le", [0])
+    with av.open(str(tmp_path / "a.mov")) as source:
+        clock = PcmClock(source.streams.audio[0], 16)
+    made = []
+    for begins, value in ((100, 1), (1100, 2), (1900, 3), (1950, 4), (None, 5)):
+        packet = av.Packet(np.full(1000 if value != 4 else 100, value, np.int16).tobytes())
+        packet.pts, packet.time_base = begins, Fraction(1, RATE)
+        made += [(p.pts, p.duration, np.frombuffer(bytes(p), np.int16)[0]) for p in clock.fit(packet)]
+    assert made == [(100, 1000, 1), (1100, 1000, 2), (2100, 800, 3), (2900, 1000, 5)]
+    assert clock.overlaps and not clock.gaps and clock.added_bytes == -2 * 300
+
+
+def test_a_wild_time_is_no_gap(tmp_path):
+    sound = noise(20_000)
+    clip(tmp_path / "a.mkv", sound, "pcm_s16le", [*range(0, 10_000, 1000), RATE * 100_000])
+    for target in ("b.mov", "b.mp4"):
+        through(tmp_path / "a.mkv", tmp_path / target, OutputSettings("h264", preset="ultrafast"))
+        assert np.array_equal(heard(tmp_path / target)[2][:11_000], sound[:11_000])
 
 
 def test_webm_gets_opus_in_step(tmp_path):
