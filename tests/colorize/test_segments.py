@@ -99,6 +99,21 @@ def test_interruptions_leave_no_trace_in_the_pixels(
     ]  # fmt: skip
 
 
+def test_a_clock_that_starts_anew_is_no_matter_to_segments(tmp_path: Path, engine: Engine) -> None:
+    reel = make_clip(tmp_path / "reel.ts", frames=50, sound="mp2", codec="mpeg2video", options={"bf": "2"}).path
+    source = tmp_path / "a.ts"
+    source.write_bytes(reel.read_bytes() * 2)
+    whole, resumed = tmp_path / "whole.mkv", tmp_path / "resumed.mkv"
+    colorize_film(source, whole, engine, ColorizeConfig(), FFV1, work=ONE_PIECE)
+    interrupted(source, resumed, engine, 60, config=ColorizeConfig(), settings=FFV1, work=SHORT)
+    report = colorize_film(source, resumed, engine, ColorizeConfig(), FFV1, work=SHORT)
+    assert report.frames_kept and report.frames_written == 100
+    assert any("starts anew" in text for text in report.warnings)
+    before, after = read_back(whole), read_back(resumed)
+    assert after.times_s == before.times_s == sorted(after.times_s) and after.sound == before.sound
+    assert same(whole, resumed)
+
+
 def test_segments_end_where_shots_end(tmp_path: Path, engine: Engine) -> None:
     source = make_shots(tmp_path / "a.mkv", (17, 35, 9, 52, 3, 44))
     keep = WorkConfig(segment_frames=40, keep_work=True)
