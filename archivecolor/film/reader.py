@@ -24,10 +24,11 @@ from archivecolor.film.field_order import FieldOrderReader
 from archivecolor.film.frames import LumaFrame, ReadReport, SidePacket
 from archivecolor.film.info import FilmInfo
 from archivecolor.film.matroska import pixel_crop
-from archivecolor.film.opening import in_words, open_film
+from archivecolor.film.opening import TS_DISCONT, in_words, open_film
 from archivecolor.film.pixels import UnusablePixelFormatError, luma_plane, pixel_format
 from archivecolor.film.probe import probe
 from archivecolor.film.resizing import fit_luma
+from archivecolor.film.strays import without_strays
 
 log = logging.getLogger(__name__)
 
@@ -230,6 +231,13 @@ class FilmReader:
     # Demuxing and decoding
 
     def _packets(self) -> Iterator[Packet[Stream]]:
+        """Packets with something in them, at times that can be."""
+        packets = self._demuxed()
+        if self._container.format.flags & TS_DISCONT:
+            return without_strays(packets, self.report, self._film.path.name)
+        return packets
+
+    def _demuxed(self) -> Iterator[Packet[Stream]]:
         """Packets with something in them; goes on past damaged spots of the file."""
         in_a_row = 0
         while True:

@@ -208,6 +208,40 @@ def test_times_in_coding_order_are_put_right(tmp_path, name):
     assert reader.report.moved_timestamps == 0
 
 
+def with_wild_time(content: bytes, stream_id: int, number: int, off_s: int) -> bytes:
+    """A transport stream of which the PES packet ``number`` of a stream has its times off (ISO/IEC 13818-1)."""
+    data, found = bytearray(content), -1
+    for at in range(0, len(data), 188):
+        pes = at + 4 + (data[at + 4] + 1 if data[at + 3] & 0x20 else 0)
+        if not data[at + 1] & 0x40 or data[pes : pes + 4] != bytes([0, 0, 1, stream_id]):
+            continue
+        found += 1
+        if found == number:
+            for field in range(pes + 9, pes + 9 + data[pes + 8] // 5 * 5, 5):
+                a, b, c, d, e = data[field : field + 5]
+                ticks = (a >> 1 & 7) << 30 | b << 22 | c >> 1 << 15 | d << 7 | e >> 1
+                ticks = ticks + off_s * 90000 & (1 << 33) - 1
+                a, c, e = a & 0xF1 | ticks >> 30 << 1, (ticks >> 15 & 127) << 1 | 1, (ticks & 127) << 1 | 1
+                data[field : field + 5] = bytes([a, ticks >> 22 & 255, c, ticks >> 7 & 255, e])
+    return bytes(data)
+
+
+@pytest.mark.parametrize("off_s", [2, 3000, -20])
+@pytest.mark.parametrize("stream_id", [0xE0, 0xC0])
+def test_a_wild_time_moves_nothing_else(tmp_path, stream_id, off_s):
+    make_clip(tmp_path / "a.ts", frames=75, codec="mpeg2video", sound="mp2", options={"bf": "2"})
+    whole = (tmp_path / "a.ts").read_bytes()
+    wild = with_wild_time(whole, stream_id, 5, off_s)
+    (tmp_path / "b.ts").write_bytes(wild)
+    _, frames, packets = read(tmp_path / "a.ts")
+    reader, same_frames, same_packets = read(tmp_path / "b.ts")
+    assert wild != whole and any("wrong time" in text for text in reader.report.warnings)
+    assert [f.time_s for f in same_frames] == [f.time_s for f in frames]
+    times = [[p.packet.pts * p.packet.time_base for p in side] for side in (packets, same_packets)]
+    assert len(times[0]) == len(times[1])
+    assert max(abs(a - b) for a, b in zip(*times, strict=True)) <= Fraction(1, 90000)
+
+
 @pytest.mark.parametrize("sound_s", [2, 2.5])
 def test_a_new_clock_takes_the_sound_along(tmp_path, sound_s):
     parts = []
