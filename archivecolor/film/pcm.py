@@ -23,17 +23,19 @@ _CHUNK_S: Final = 1
 class PcmClock:
     """Keeps one track of PCM in time: silence where the source's times leave a gap, a cut where they overlap.
 
-    ``added_bytes`` is by how much the track has grown; ``gaps`` and ``overlaps`` say whether it had any.
+    A packet without a time, or with a wrong one (it would be cut altogether), follows the one before. ``added_bytes``
+    is by how much the track has grown; ``warnings`` says what was met.
     """
 
     def __init__(self, stream: AudioStream, bits: int) -> None:
         context = stream.codec_context
         self._rate = context.sample_rate
         self._sample_bytes = bits // 8 * context.layout.nb_channels
+        self._index = stream.index
         self._silence = _SILENCE.get(codec_name(stream), b"\0")
         self._next: int | None = None
         self.added_bytes = 0
-        self.gaps = self.overlaps = False
+        self.warnings: list[str] = []
 
     @classmethod
     def wanted(cls, stream: Stream, output: OutputContainer) -> Self | None:
@@ -56,14 +58,17 @@ class PcmClock:
         gap = begins - self._next
         content = bytes(packet)
         if slip < gap < LONGEST_GAP_S * self._rate:
-            self.gaps = True
+            self._warn(f"the sound of stream {self._index} has gaps; filled with silence")
             yield from self._silent(gap)
-        elif gap < -slip:
-            self.overlaps = True
-            self.added_bytes -= min(len(content), -gap * self._sample_bytes)
+        elif -len(content) // self._sample_bytes < gap < -slip:
+            self._warn(f"sound of stream {self._index} overlaps in time; the later part gives way")
+            self.added_bytes += gap * self._sample_bytes
             content = content[-gap * self._sample_bytes :]
-        if content:
-            yield self._packet(content)
+        elif abs(gap) > slip or stamp is None:
+            self._warn(
+                f"some packets of stream {self._index} carry no time, or a wrong one; placed behind the ones before"
+            )
+        yield self._packet(content)
 
     def _silent(self, samples: int) -> Iterator[Packet[Any]]:
         while samples:
@@ -80,3 +85,7 @@ class PcmClock:
         packet.duration = len(content) // self._sample_bytes
         self._next += packet.duration
         return packet
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)

@@ -244,10 +244,6 @@ class FilmWriter:
         if (pcm := self._pcm_clocks.get(side.stream_index)) is not None:
             for packet in pcm.fit(side.packet):
                 self._copy(side.stream_index, packet)
-            if pcm.gaps:
-                self._warn(f"the sound of stream {side.stream_index} has gaps; filled with silence")
-            if pcm.overlaps:
-                self._warn(f"sound of stream {side.stream_index} overlaps in time; the later part gives way")
             return
         if (clock := self._sample_clocks.get(side.stream_index)) is not None:
             clock.retime(side.packet)
@@ -299,7 +295,7 @@ class FilmWriter:
             elif side is not None:
                 entry |= {"output_index": side.index, "packets": self.packets[side.index]}
                 entry["bytes"] = self.bytes[side.index]
-                if (pcm := self._pcm_clocks.get(stream.index)) is not None and (pcm.gaps or pcm.overlaps):
+                if (pcm := self._pcm_clocks.get(stream.index)) is not None and pcm.added_bytes:
                     entry["added_bytes"] = pcm.added_bytes
             streams.append(entry)
         return streams
@@ -318,7 +314,8 @@ class FilmWriter:
             self._mux(self._encoder.flush())
             for converter in self._converters.values():
                 self._mux_all(converter.finish())
-                for text in converter.warnings:
+            for track in (*self._converters.values(), *self._pcm_clocks.values()):
+                for text in track.warnings:
                     self._warn(text)
         except (av.error.FFmpegError, OSError, FilmEncodeError) as error:
             self._give_up()

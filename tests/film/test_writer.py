@@ -263,7 +263,8 @@ def test_sound_that_carries_no_times_or_goes_back_is_kept(tmp_path):
                 else:
                     half = np.full((24, 32), 128, np.uint8)
                     writer.write(item.luma, half, half, item.pts_ticks, item.time_base, item.duration_ticks)
-    assert len(writer.warnings) == 2
+    [told] = writer.warnings
+    assert "no time, or a wrong one" in told
     assert read_back(tmp_path / "b.mov").sound[0][2] == read_back(clip.path).sound[0][2]
 
 
