@@ -32,6 +32,7 @@ _QUICKTIME_LANGUAGES: Final = {
     "isl": "ice", "kat": "geo", "mkd": "mac", "msa": "may", "mya": "bur", "nld": "dut", "rum": "ron", "slo": "slk",
     "sqi": "alb", "swe": "sve", "zho": "chi",
 }  # fmt: skip
+_NOT_HELD_WHOLE: Final = {("mp4", "dvd_subtitle"), ("mov", "speex"), ("mp4", "speex")}
 _CHAPTER_CODECS: Final = {"bin_data", "unknown", "text"}
 
 
@@ -92,7 +93,7 @@ def add_side_stream(output: OutputContainer, source: InputContainer, stream: Str
         return None
     if is_cover and output.format.name == "mov":
         raise ValueError("QuickTime's muxer drops cover art")
-    if codec_name(stream) == "dvd_subtitle" and output.format.name == "mp4":
+    if (output.format.name, codec_name(stream)) in _NOT_HELD_WHOLE:
         raise ValueError("the muxer takes the stream, but not all its packets")
     added: Stream = output.add_stream_from_template(stream, opaque=True)
     _carry_tags(added, output, stream, re_encoded=False)

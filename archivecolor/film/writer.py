@@ -317,6 +317,9 @@ class FilmWriter:
             for track in (*self._converters.values(), *self._pcm_clocks.values()):
                 for text in track.warnings:
                     self._warn(text)
+            for index, stream in self._side.items():
+                if stream.type == "audio" and not self.packets[stream.index]:
+                    self._warn(f"audio stream {index} is empty: the source has nothing there that can be read")
         except (av.error.FFmpegError, OSError, FilmEncodeError) as error:
             self._give_up()
             raise self._failure(error) from error

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from archivecolor.film import OutputSettings
+from archivecolor.film import FilmReader, FilmWriter, OutputSettings, plan_output
 from archivecolor.film.pcm import PcmClock
 from tests.clips import luma_frame, picture
 from tests.film.test_writer import through
@@ -124,6 +124,16 @@ def test_copied_pcm_that_overlaps_gives_way(tmp_path):
         True,
         True,
     ]
+
+
+def test_sound_of_which_nothing_can_be_read_is_said(tmp_path):
+    clip(tmp_path / "a.mkv", noise(5_000), "flac", [1000 * n for n in range(5)])
+    path = tmp_path / "a.mkv"
+    with FilmReader(path) as reader:
+        plan = plan_output(reader.info, tmp_path / "b.mov", OutputSettings())
+        with FilmWriter(tmp_path / "b.mov", reader.info, plan) as writer:
+            pass  # as of a file whose sound is cut away
+    assert any("audio stream 1 is empty" in text for text in writer.warnings)
 
 
 def test_a_wild_time_is_no_gap(tmp_path):
