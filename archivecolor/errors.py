@@ -44,3 +44,9 @@ class StoppedError(ArchiveColorError):
 
 class BusyError(ArchiveColorError):
     """Another run is at work on the same output."""
+
+
+def may_pass(error: ArchiveColorError) -> bool:
+    """Whether another try may go well, because the machine failed, and not the film or what was asked for."""
+    lasting = (FilmOpenError, FilmDecodeError, WeightsError, DataError, ConfigError)
+    return not isinstance(error, lasting) or isinstance(error.__cause__, (OSError, MemoryError))

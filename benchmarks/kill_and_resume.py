@@ -2,9 +2,12 @@
 
     python benchmarks/kill_and_resume.py --kills 50
 
-Each round starts the command, sends SIGKILL after a random time, starts it again to the end, and compares frames,
-times, sound and every plane of every frame. Segments that were journalled before the kill must still be there, byte for
-byte and with their time of change, when the rerun begins to work on others.
+Each round starts the command, sends SIGKILL at a random moment, starts it again to the end, and compares frames, times,
+sound and every plane of every frame. Segments that were journalled before the kill must still be there, byte for byte
+and with their time of change, when the rerun begins to work on others.
+
+The moment lies a random time behind a random segment, from before the first to the joining of the film; in every fourth
+round it is a random time after the start. A round in which the command has ended before does not count.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -58,21 +62,42 @@ def journalled(folder: Path) -> tuple[dict[str, int], int]:
     return found, frames
 
 
-def one_round(number: int, source: Path, expected: Any, seconds: float, arguments: argparse.Namespace) -> str:
-    """Kill once, finish, compare; returns where the kill struck."""
+def lines(folder: Path) -> int:
+    """How many segments were journalled so far."""
+    try:
+        return sum(path.read_bytes().count(b"\n") for path in folder.glob(".*.work/part-*/journal.jsonl"))
+    except FileNotFoundError:  # the film is whole, and the work being removed
+        return 0
+
+
+def kill(run: list[str], folder: Path, segments: int, after_s: float) -> str | None:
+    """Start ``run`` and kill it ``after_s`` behind so many segments; says when, None where it had ended by then."""
+    started = time.perf_counter()
+    process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and lines(folder) < segments:
+        time.sleep(0.005)
+    try:
+        process.wait(after_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return f"after {time.perf_counter() - started:.2f} s"
+    return None
+
+
+def one_round(number: int, source: Path, expected: Any, seconds: float, arguments: argparse.Namespace) -> str | None:
+    """Kill once, finish, compare; returns where the kill struck, None where it did not."""
     with tempfile.TemporaryDirectory(prefix="archivecolor-kill-") as name:
         folder = Path(name)
         output = folder / f"out{arguments.extension}"
         run = command(source, output, arguments)
-        after = random.uniform(0, seconds)
-        process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(after)
-            struck = "after its end"
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            struck = f"after {after:.2f} s"
+        if number % 4:
+            segments = math.ceil(len(expected[0]) / arguments.segment_frames)
+            struck = kill(run, folder, random.randint(0, segments), random.uniform(0, seconds / segments))
+        else:
+            struck = kill(run, folder, 0, random.uniform(0, seconds))
+        if struck is None:
+            return None
         before, frames = journalled(folder)
         copies = {path: folder / f"copy-{index}" for index, path in enumerate(before)}
         for path, copy in copies.items():
@@ -90,7 +115,8 @@ def one_round(number: int, source: Path, expected: Any, seconds: float, argument
         if content(output) != expected:
             raise SystemExit(f"round {number}, killed {struck}: the film is another one")
         left = sorted(path.name for path in folder.iterdir() if not path.name.startswith("copy-"))
-        if left != sorted([output.name, f"{output.name}.json"]):
+        place = output.relative_to(folder).parts[0]
+        if left != sorted([place, f"{place}.json"]):
             raise SystemExit(f"round {number}, killed {struck}: {left} is left")
         return f"{struck}: {len(before)} segments were journalled, {kept} frames kept"
 
@@ -100,7 +126,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--film", type=Path, default=Path(__file__).parent.parent / "examples" / "camera_moves.mp4")
     parser.add_argument("--segment-frames", type=int, default=48)
-    parser.add_argument("--extension", default=".mp4")
+    parser.add_argument("--extension", default=".mp4", help="or /%%04d.png for an image sequence")
     parser.add_argument("--option", action="append", default=[], help="for colorize, e.g. --option=--crf=20")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -113,8 +139,12 @@ def main() -> None:
         seconds = time.perf_counter() - started
         expected = content(whole)
         print(f"undisturbed: {len(expected[0])} frames in {seconds:.1f} s", flush=True)
-        for number in range(1, arguments.kills + 1):
-            print(f"{number:3} killed {one_round(number, source, expected, seconds * 1.02, arguments)}", flush=True)
+        number = 0
+        while number < arguments.kills:
+            struck = one_round(number + 1, source, expected, seconds, arguments)
+            if struck is not None:
+                number += 1
+                print(f"{number:3} killed {struck}", flush=True)
     print(f"{arguments.kills} kills: every film whole, every journalled segment used")
 
 

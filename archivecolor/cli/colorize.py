@@ -194,14 +194,15 @@ def _print_summary(results: list[JobResult], several: bool) -> None:
         return
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("file", "state", "frames", "frames/s", "what happened", box=None, pad_edge=False)
+    happened = Column("what happened", no_wrap=True, overflow="ellipsis")  # errors have been told in full already
+    table = Table("file", "state", "frames", "frames/s", happened, box=None, pad_edge=False)
     colours = {"coloured": "green", "skipped": "cyan", "failed": "red", "stopped": "yellow", "elsewhere": "yellow"}
     for result in results:
         report = result.report
         if result.error is not None:
-            remark = str(result.error)
+            remark = str(result.error).removeprefix(f"{result.job.source}: ")
         elif report is not None:
             remark = "; ".join(report.warnings) or str(result.job.output)
         else:

@@ -231,7 +231,7 @@ shelf_options = _all(
         type=click.IntRange(min=0),
         default=1,
         show_default=True,
-        help="How often a film that failed is tried again in this run.",
+        help="How often a film is tried again in this run that failed by the machine's fault, not by its own.",
     ),
     click.option("--watch", is_flag=True, help="Go on looking for new films in the folder, until stopped."),
 )

@@ -8,24 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from archivecolor.colorize.done import is_made
 from archivecolor.colorize.engine import Engine
-from archivecolor.colorize.pipeline import MADE_BY, colorize_film, identity_of, plan_film, settings_fingerprint
+from archivecolor.colorize.pipeline import colorize_film
 from archivecolor.colorize.places import is_sequence, place_of
 from archivecolor.colorize.progress import NoProgress, Progress, Stop, never
 from archivecolor.colorize.report import ColorizeReport
-from archivecolor.colorize.sidecar import Model, read_record, refuse_foreign_folder, refuse_foreign_sidecar
+from archivecolor.colorize.sidecar import Model, refuse_foreign_folder, refuse_foreign_sidecar
+from archivecolor.colorize.space import Space
 from archivecolor.colorize.stills import colorize_still
 from archivecolor.colorize.work import clear_finished, has_work
 from archivecolor.config import ColorizeConfig, WorkConfig
-from archivecolor.disk import file_sha256
 from archivecolor.errors import (
     ArchiveColorError,
     BusyError,
     ConfigError,
     DataError,
     FilmEncodeError,
-    FilmOpenError,
     StoppedError,
+    may_pass,
 )
 from archivecolor.film import (
     CONTAINERS,
@@ -35,9 +36,6 @@ from archivecolor.film import (
     holds_frames,
     is_pattern,
     is_still,
-    picture_length_s,
-    probe,
-    read_still,
     sequence_files,
 )
 
@@ -65,12 +63,13 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """What became of a job: its report when it was coloured, its error when it failed."""
+    """What became of a job: its report when it was coloured, its error when it failed, which ``may_pass`` or not."""
 
     job: Job
     state: State
     report: ColorizeReport | None = None
     error: ArchiveColorError | None = None
+    may_pass: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready mapping."""
@@ -256,41 +255,20 @@ def run_job(
     work = work or WorkConfig()
     try:
         place = place_of(job.output)
-        made = clear_finished(place, work)
-        if made is not None and is_pattern(job.output) and place.exists() and not overwrite:
-            identity = identity_of(plan_film(job.source, job.output, config, settings), craft.model)
-            if not identity.changes_since(made):
-                return JobResult(job, "skipped")
-        overwrite = overwrite or has_work(place, work)
-        if place != job.output and place.is_dir() and any(place.iterdir()):
-            refuse_foreign_folder(place, overwrite=overwrite)
-        if job.output.exists() and not overwrite:
-            comment = made_by_comment(job.output) if go_on or _is_of(job) else None
-            if comment is None:
-                raise FilmEncodeError(f"{job.output}: is there already; use --overwrite to replace it")
-            if _is_of_another(job):
-                raise FilmEncodeError(
-                    f"{job.output}: was made of another source, or of this one before it was changed; "
-                    "use --overwrite to make it again"
-                )
-            if comment and f"settings {settings_fingerprint(craft.model, config, settings)})" not in comment:
-                raise FilmEncodeError(f"{job.output}: was made with other settings; use --overwrite to make it again")
-            if is_whole(job, config):
-                return JobResult(job, "skipped")
+        clear_finished(place, work)
+        is_to_be_made = overwrite or has_work(place, work)
+        if not is_to_be_made and is_made(job.source, job.output, craft.model, config, settings, go_on=go_on):
+            return JobResult(job, "skipped")
+        if place != job.output:
+            refuse_foreign_folder(place)
         refuse_foreign_sidecar(place)
         _make_folder(place.parent)
+        progress, stop = progress or NoProgress(), stop or never()
         if is_still(job.source) and not is_sequence(job.source):
-            report = craft.still(job.source, job.output, config)
+            space = Space(place.parent, progress.say, stop, work.wait_for_space_s)
+            report = space.patiently(lambda: craft.still(job.source, job.output, config))
         else:
-            report = craft.film(
-                job.source,
-                job.output,
-                config,
-                settings,
-                work=work,
-                progress=progress or NoProgress(),
-                stop=stop or never(),
-            )
+            report = craft.film(job.source, job.output, config, settings, work=work, progress=progress, stop=stop)
         return JobResult(job, "coloured", report)
     except StoppedError as error:
         return JobResult(job, "stopped", error=error)
@@ -298,64 +276,11 @@ def run_job(
         return JobResult(job, "elsewhere", error=error)
     except ArchiveColorError as error:
         log.debug("%s failed", job.source, exc_info=True)
-        return JobResult(job, "failed", error=error)
+        return JobResult(job, "failed", error=error, may_pass=may_pass(error))
     except Exception as error:
         log.debug("%s failed", job.source, exc_info=True)
         words = f"{job.source}: unexpected {type(error).__name__} ({' '.join(str(error).split())}); "
         return JobResult(job, "failed", error=ArchiveColorError(words + "--debug shows where, please report it"))
-
-
-def _is_of(job: Job) -> bool:
-    """Whether the record beside the job's output says that it was made of a source of this name and size."""
-    try:
-        source = read_record(job.output)["source"]
-        return bool(source["path"] == str(job.source.absolute()) and source["size_bytes"] == job.source.stat().st_size)
-    except (DataError, OSError, KeyError, TypeError):
-        return False
-
-
-def _is_of_another(job: Job) -> bool:
-    """Whether the record beside the job's output says that it was made of something of another content."""
-    try:
-        made_of = read_record(job.output)["source"]
-        return bool(made_of["size_bytes"] != job.source.stat().st_size or made_of["sha256"] != file_sha256(job.source))
-    except (DataError, OSError, KeyError, TypeError):
-        return False
-
-
-def made_by_comment(output: Path) -> str | None:
-    """The tag that archivecolor left in ``output``, None in a film that it did not make; stills carry none, ``""``."""
-    if is_still(output):
-        return ""
-    try:
-        metadata = probe(output).metadata
-    except FilmOpenError:
-        return None
-    return next((text for key, text in metadata.items() if key.lower() == "comment" and MADE_BY in text), None)
-
-
-def is_whole(job: Job, config: ColorizeConfig) -> bool:
-    """Whether the job's output can be read to its end, and ends where it should, to within two frames.
-
-    Raises:
-        FilmOpenError: the source cannot be read.
-        FilmEncodeError: the output is a still of another size, which cannot be ours.
-    """
-    if is_still(job.source):
-        if read_still(job.output).luma.shape != read_still(job.source).luma.shape:
-            raise FilmEncodeError(f"{job.output}: is there already and another picture; use --overwrite to replace it")
-        return True
-    source = probe(job.source)
-    expected_s = picture_length_s(source)
-    if config.end_s is not None:
-        expected_s = min(config.end_s, expected_s)
-    expected_s -= config.start_s or 0.0
-    try:
-        length_s = picture_length_s(probe(job.output))
-    except FilmOpenError:
-        return False
-    frame_s = float(1 / source.average_rate) if source.average_rate else 0.04
-    return abs(length_s - expected_s) <= 2 * frame_s
 
 
 def _make_folder(folder: Path) -> None:

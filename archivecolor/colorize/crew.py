@@ -7,14 +7,15 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.synchronize import Event
 from queue import Empty
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import torch
 
@@ -28,6 +29,8 @@ from archivecolor.film import OutputSettings
 Result = TypeVar("Result")
 Follow = Callable[[Job], Progress]
 """Gives the progress of a job that begins."""
+_PARENTS_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+"""A terminal or a batch system sends them to all processes: the parent hears them, and tells its workers what to do."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,12 @@ class Processes:
         arguments = (numbers, threads, self._stopping, self._messages)
         return ProcessPoolExecutor(self.workers, self._context, _start_worker, arguments)
 
+    def _replace_pool(self) -> ProcessPoolExecutor:
+        """A new one for one that has lost a worker, whose others hear no gentler word than this."""
+        _kill_workers()
+        self._pool = self._start_pool()
+        return self._pool
+
     def __enter__(self) -> Processes:
         self._listener.start()
         return self
@@ -133,8 +142,7 @@ class Processes:
     ) -> None:
         self._over.set()
         if error is not None:
-            for process in multiprocessing.active_children():
-                process.terminate()
+            _kill_workers()
         self._pool.shutdown(cancel_futures=True)
         self._listener.join()
 
@@ -160,27 +168,28 @@ class Processes:
         return result
 
     def _try(self, work: Callable[..., Result], arguments: Any, result: Future[Result], attempt: int) -> None:
-        with self._changing:
+        with self._changing, _signals_held_back():  # until they are ignored, in workers that are started now
             pool = self._pool
             try:
                 future = pool.submit(work, *arguments)
             except BrokenProcessPool:
-                pool = self._pool = self._start_pool()
+                pool = self._replace_pool()
                 future = pool.submit(work, *arguments)
 
         def settle(done: Future[Result]) -> None:
             error = CancelledError() if done.cancelled() else done.exception()
             if error is None:
                 result.set_result(done.result())
-            elif isinstance(error, BrokenProcessPool) and attempt < self._attempts and not self._over.is_set():
+            elif not isinstance(error, BrokenProcessPool):
+                result.set_exception(error)
+            else:
                 with self._changing:
                     if self._pool is pool:
-                        self._pool = self._start_pool()
-                self._try(work, arguments, result, attempt + 1)
-            elif isinstance(error, BrokenProcessPool):
-                result.set_exception(ArchiveColorError("its worker process died; is there enough memory?"))
-            else:
-                result.set_exception(error)
+                        self._replace_pool()
+                if attempt < self._attempts and not self._over.is_set():
+                    self._try(work, arguments, result, attempt + 1)
+                else:
+                    result.set_exception(ArchiveColorError("its worker process died; is there enough memory?"))
 
         future.add_done_callback(settle)
 
@@ -194,6 +203,24 @@ class Processes:
             except Empty:
                 continue
             getattr(self._following[job], method)(*arguments)
+
+
+def _kill_workers() -> None:
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Processes that are started in the block are born with these signals blocked, where the system can do so."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass
@@ -225,8 +252,8 @@ _places: list[_Place] = []  # of this worker process, set once when it starts
 
 
 def _start_worker(device_names: Any, threads: int, stopping: Event, messages: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+    for number in _PARENTS_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(threads)
     _places.append(_Place(device_names.get(), stopping, messages))
     parent = multiprocessing.parent_process()

@@ -8,12 +8,10 @@ Whatever interrupts the work, the same call goes on behind the last segment that
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +24,13 @@ from archivecolor.colorize.places import open_reader, open_writer, place_of, pla
 from archivecolor.colorize.progress import NoProgress, Progress, Stage, Stop, never
 from archivecolor.colorize.report import ColorizeReport
 from archivecolor.colorize.sidecar import (
+    MADE_BY,
     FixityInBackground,
     Model,
     frame_counts,
     picture_record,
     record_of,
+    settings_fingerprint,
     write_record,
 )
 from archivecolor.colorize.space import Space
@@ -51,8 +51,6 @@ from archivecolor.film import (
     interleave,
     is_pattern,
 )
-
-MADE_BY = "Colour made by archivecolor"
 
 
 def colorize_film(
@@ -197,7 +195,7 @@ def finish_film(
                 device=report.device,
                 precision=report.precision,
                 config=film.config,
-                settings=asdict(film.settings),
+                settings=film.settings,
                 seconds=report.seconds,
                 frames=frame_counts(counts, writer.frames),
                 warnings=report.warnings,
@@ -279,14 +277,6 @@ def plan_warnings(plan: OutputPlan) -> list[str]:
     lost = [f"{entry.kind} stream {entry.index} ({entry.codec}) left out: {entry.reason}" for entry in plan.left_out]
     changed = [f"{c.kind} stream {c.index} ({c.codec}) does not fit: converted to {c.in_words}" for c in plan.converted]
     return [*plan.warnings, *changed, *lost]
-
-
-def settings_fingerprint(model: Model, config: ColorizeConfig, settings: OutputSettings) -> str:
-    """Eight hexadecimal digits that change with anything that decides what an output looks like."""
-    size, steadying = (config.render_size_px, config.fit), (config.temporal, config.shot_consistency)
-    made = (model.weights_sha256, config.precision, size, config.saturation, config.recombine, steadying)
-    cut = (config.start_s, config.end_s, config.fps)
-    return hashlib.sha256(repr((made, config.chroma_upsampling, cut, config.fields, settings)).encode()).hexdigest()[:8]
 
 
 def provenance(info: FilmInfo, model: Model, config: ColorizeConfig, settings: OutputSettings) -> dict[str, str]:

@@ -21,10 +21,9 @@ from typing import Final
 from archivecolor.colorize.batch import Job, JobResult
 from archivecolor.colorize.catalogue import Catalogue, Entry, now, this_worker
 from archivecolor.colorize.crew import Crew, Task
-from archivecolor.colorize.pipeline import settings_fingerprint
 from archivecolor.colorize.places import place_of
 from archivecolor.colorize.progress import Stop
-from archivecolor.colorize.sidecar import WeightsFile, read_record
+from archivecolor.colorize.sidecar import WeightsFile, read_record, settings_fingerprint
 from archivecolor.colorize.space import Space
 from archivecolor.colorize.work import is_busy, work_folder
 from archivecolor.config import WorkConfig
@@ -64,7 +63,7 @@ class Shelf:
         catalogue: of that folder.
         space: for the catalogue.
         settings: fingerprint of all that decides what an output looks like.
-        retries: how often what failed is tried again before it is given up for this run.
+        retries: how often what failed, and may pass, is tried again before it is given up for this run.
         overwrite: do again what is done.
     """
 
@@ -102,7 +101,7 @@ class Shelf:
                     busy.append(job)
                     continue
                 self._finish(result)
-                if result.state == "failed" and self._is_worth_another_try(job):
+                if result.state == "failed" and result.may_pass and self._is_worth_another_try(job):
                     waiting.append(job)
                 else:
                     yield result

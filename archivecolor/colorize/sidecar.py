@@ -16,7 +16,7 @@ from archivecolor.colorize.atomic import atomic_output
 from archivecolor.config import ColorizeConfig
 from archivecolor.disk import file_sha256
 from archivecolor.errors import DataError, FilmEncodeError, FilmOpenError
-from archivecolor.film import DIGITAL_SOURCE_TYPE, FilmInfo, OutputPlan, is_pattern, sequence_files
+from archivecolor.film import DIGITAL_SOURCE_TYPE, FilmInfo, OutputPlan, OutputSettings, is_pattern, sequence_files
 from archivecolor.weights import find_weights, verify
 
 VERSION: Final = 1
@@ -24,6 +24,10 @@ _STATEMENT: Final = (
     "The colour was made by a trained model and is not a record of the colours that were before the camera; the "
     "lightness is the source's. This is an access version, not a replacement of the original."
 )
+
+
+MADE_BY: Final = "Colour made by archivecolor"
+"""What the comment in a film's container begins with."""
 
 
 class Model(Protocol):
@@ -104,7 +108,7 @@ def record_of(
     device: str,
     precision: str,
     config: ColorizeConfig,
-    settings: dict[str, Any],
+    settings: OutputSettings | None,
     seconds: float,
     frames: dict[str, int],
     warnings: list[str],
@@ -113,7 +117,7 @@ def record_of(
     """The record of one output, ready for JSON.
 
     ``written`` is the finished output under whatever name it has now, ``more`` what only films have (the picture's
-    encoding, streams, time).
+    encoding, streams, time). A still has no output ``settings``.
     """
     finished = datetime.now(UTC)
     return {
@@ -128,7 +132,8 @@ def record_of(
             **asdict(config),
             "device_used": device,
             "precision_used": precision,
-            "output": settings,
+            "output": asdict(settings) if settings is not None else {},
+            "fingerprint": settings_fingerprint(model, config, settings or OutputSettings()),
         },
         "frames": frames,
         **more,
@@ -139,6 +144,14 @@ def record_of(
             "seconds": round(seconds, 3),
         },
     }
+
+
+def settings_fingerprint(model: Model, config: ColorizeConfig, settings: OutputSettings) -> str:
+    """Eight hexadecimal digits that change with anything that decides what an output looks like."""
+    size, steadying = (config.render_size_px, config.fit), (config.temporal, config.shot_consistency)
+    made = (model.weights_sha256, config.precision, size, config.saturation, config.recombine, steadying)
+    cut = (config.start_s, config.end_s, config.fps)
+    return hashlib.sha256(repr((made, config.chroma_upsampling, cut, config.fields, settings)).encode()).hexdigest()[:8]
 
 
 def frame_counts(counts: Mapping[str, int], written: int) -> dict[str, int]:
@@ -210,12 +223,11 @@ def refuse_foreign_sidecar(output: Path) -> None:
             raise FilmEncodeError(f"{error}; move it away, the record of {output.name} goes there") from error
 
 
-def refuse_foreign_folder(folder: Path, *, overwrite: bool) -> None:
+def refuse_foreign_folder(folder: Path) -> None:
     """Raise `FilmEncodeError` for a folder with files in it, unless it is an output of ours that may be replaced."""
-    if not overwrite:
-        raise FilmEncodeError(f"{folder}: is there already and not empty; use --overwrite to replace it")
     try:
-        read_record(folder)
+        if folder.is_dir() and any(folder.iterdir()):
+            read_record(folder)
     except DataError as error:
         raise FilmEncodeError(
             f"{folder}: is not empty and not archivecolor's to replace; choose a new folder"

@@ -66,7 +66,7 @@ def colorize_still(source: Path, output: Path, engine: Engine, config: ColorizeC
             device=str(engine.device),
             precision=engine.precision,
             config=config,
-            settings={},
+            settings=None,
             seconds=time.perf_counter() - started,
             frames={"read": 1, "written": 1},
             warnings=warnings,

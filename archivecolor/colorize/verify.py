@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from archivecolor.colorize.places import open_reader
-from archivecolor.colorize.sidecar import fixity, read_record
+from archivecolor.colorize.catalogue import NAME as CATALOGUE
+from archivecolor.colorize.catalogue import Catalogue
+from archivecolor.colorize.places import open_reader, place_of
+from archivecolor.colorize.sidecar import fixity, read_record, sidecar_path
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import DataError, FilmDecodeError, FilmOpenError
 from archivecolor.film import (
@@ -58,6 +60,34 @@ class Verification:
         return {"output": str(self.output), "passed": self.passed, "checks": checks}
 
 
+def outputs_of(path: Path) -> list[Path]:
+    """The outputs that ``path`` means: itself, the folder that a pattern's frames fill, or all that a folder holds.
+
+    A folder's are those that have a record beside them, at any depth, and those that its catalogue says are coloured,
+    whether they are there or not. Raises `DataError` where it holds none.
+    """
+    place = place_of(path)
+    is_shelf = (place / CATALOGUE).exists()
+    if is_pattern(path) or not place.is_dir() or (sidecar_path(place).exists() and not is_shelf):
+        return [place]
+    records = [file.with_name(file.name.removesuffix(".json")) for file in place.rglob("*.json")]
+    found = {output for output in records if output.exists() or _is_recorded(output)}
+    if is_shelf:
+        with Catalogue(place, read_only=True) as catalogue:
+            found |= {place / entry.output for entry in catalogue.entries() if entry.state == "coloured"}
+    if not found:
+        raise DataError(f"{place}: holds no outputs of colorize that have their sidecars (OUTPUT.json) beside them")
+    return sorted(found)
+
+
+def _is_recorded(output: Path) -> bool:
+    try:
+        read_record(output)
+    except DataError:
+        return False
+    return True
+
+
 def verify(output: Path, source: Path | None = None) -> Verification:
     """Check ``output`` against the record beside it, and frame by frame against its source.
 
@@ -68,7 +98,7 @@ def verify(output: Path, source: Path | None = None) -> Verification:
         DataError: the output or its record is not there or cannot be read.
     """
     if not output.exists():
-        raise DataError(f"{output}: no such file")
+        raise DataError(f"{output}: is not there")
     record = read_record(output)
     found = Verification(output)
     try:

@@ -85,13 +85,11 @@ def is_busy(output: Path, config: WorkConfig) -> bool:
     return is_held(work_folder(output, config))
 
 
-def clear_finished(output: Path, config: WorkConfig) -> dict[str, Any] | None:
-    """Remove what a run left that made ``output`` whole; gives what that was the work of, see `Identity`."""
-    plan = _read(work_folder(output, config) / _FINISHED)
-    if plan is not None:
+def clear_finished(output: Path, config: WorkConfig) -> None:
+    """Remove what a run left that made ``output`` whole."""
+    if (work_folder(output, config) / _FINISHED).exists():
         with contextlib.suppress(BusyError), WorkFolder(output, config) as work:
             work.finished = True
-    return plan
 
 
 def _read(plan: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -135,6 +136,41 @@ def test_jobs_whose_worker_dies_again_and_again_fail(tmp_path: Path) -> None:
         assert isinstance(processes.call(os._exit, 9).exception(timeout=120), ArchiveColorError)
         result = processes.submit(Job(source, tmp_path / "b.mkv")).result(timeout=120)
     assert result.state == "coloured"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_signals_to_all_processes_are_the_parents_to_hear(tmp_path: Path) -> None:
+    """As a terminal or a batch system sends them, to workers at work as to those that just start."""
+    source, output = make_shots(tmp_path / "a.mkv", (90, 110)), tmp_path / "b.mkv"
+    stop = threading.Event()
+    told: list[int] = []
+
+    def tell_all(number: int) -> None:
+        for worker in multiprocessing.active_children():
+            assert worker.pid is not None
+            os.kill(worker.pid, number)
+            told.append(number)
+
+    def tell_then_stop() -> None:
+        deadline = time.monotonic() + 60
+        while not multiprocessing.active_children() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        tell_all(signal.SIGTERM)
+        while not list(work_folder(output, SHORT).glob("part-*/*.segment")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        tell_all(signal.SIGTERM)
+        tell_all(signal.SIGINT)
+        stop.set()
+
+    task = Task(CONFIG, FFV1, SHORT, overwrite=False, go_on=False)
+    with Processes(1, task, stop, lambda job: NoProgress(), attempts=1) as processes:
+        teller = threading.Thread(target=tell_then_stop)
+        teller.start()
+        with pytest.raises(StoppedError):
+            make(PartsCraft(ProcessCrew(processes), CONFIG), source, output, stop)
+        teller.join()
+    assert len(told) >= 3
+    assert has_work(output, SHORT)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")

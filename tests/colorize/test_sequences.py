@@ -124,6 +124,11 @@ def test_a_sequence_becomes_a_film(tmp_path, use_tiny_weights):
     assert all(abs(t - n * Fraction(1001, 24000)) < Fraction(1, 1000) for n, t in enumerate(after.times_s))
     assert read_record(tmp_path / "out.mkv")["settings"]["fps"] == "23.976"
     assert verify(tmp_path / "out.mkv").passed
+    again = run(tmp_path / "in" / "scan_%05d.dpx", "--fps", "23.976", "-o", tmp_path / "out.mkv")
+    assert again.exit_code == 0 and "whole already" in again.stdout
+    (tmp_path / "in" / "scan_00091.dpx").unlink()
+    again = run(tmp_path / "in" / "scan_%05d.dpx", "--fps", "23.976", "-o", tmp_path / "out.mkv")
+    assert again.exit_code == 1 and "was made of another source" in again.stderr
 
 
 @pytest.mark.parametrize(("kind", "bits", "to"), [("dpx", 10, "dpx"), ("tif", 16, "tif"), ("png", 8, "tif")])
@@ -140,10 +145,16 @@ def test_a_sequence_becomes_a_sequence_with_its_numbers(tmp_path, use_tiny_weigh
         assert frame.chroma_deviation > 2
     found = verify(tmp_path / "out")
     assert found.passed and any("frame count" in check.name for check in found.checks)
+    by_name = CliRunner().invoke(main, ["verify", str(tmp_path / "out" / f"scan_%05d.{to}")])
+    assert by_name.exit_code == 0 and "all is well" in by_name.stdout
+    again = run(tmp_path / "in", "--fps", "18", "-o", target)
+    assert again.exit_code == 0 and "whole already" in again.stdout
+    otherwise = run(tmp_path / "in", "--fps", "18", "-o", target, "--saturation", "0")
+    assert otherwise.exit_code == 1 and "other settings; use --overwrite" in otherwise.stderr
     written[2].unlink()
     assert not verify(tmp_path / "out").passed
     again = run(tmp_path / "in", "--fps", "18", "-o", target)
-    assert again.exit_code == 1 and "--overwrite" in again.stderr
+    assert again.exit_code == 1 and "not as it was written; use --overwrite" in again.stderr
     assert run(tmp_path / "in", "--fps", "18", "-o", target, "--overwrite").exit_code == 0
     assert verify(tmp_path / "out").passed
 

@@ -194,3 +194,27 @@ def test_the_command(film, engine, use_tiny_weights):
     bad = CliRunner().invoke(main, ["verify", str(output)])
     assert bad.exit_code == 1 and "FAILED" in bad.output
     assert CliRunner().invoke(main, ["verify", str(output.with_name("none.mkv"))]).exit_code == 1
+
+
+def test_a_folder_of_outputs(film, engine, use_tiny_weights, tmp_path):
+    """Every output in it is checked that has a record, or of which the catalogue says that there is one."""
+    shelf, out = tmp_path / "reels", tmp_path / "out"
+    (shelf / "box").mkdir(parents=True)
+    for name in ("one.mkv", "box/two.mkv", "three.mkv"):
+        shutil.copy(film.path, shelf / name)
+    assert CliRunner().invoke(main, ["colorize", str(shelf), "-o", str(out), "-q"]).exit_code == 0
+    (out / "notes.json").write_text("{}")
+    good = CliRunner().invoke(main, ["verify", str(out)])
+    assert good.exit_code == 0 and good.stdout.count("all is well") == 3
+    assert "3 outputs: 3 well, 0 FAILED" in good.stderr
+    (out / "box" / "two.mkv").write_bytes(b"another")
+    (out / "three.mkv").unlink()
+    (out / "three.mkv.json").unlink()
+    bad = CliRunner().invoke(main, ["verify", str(out), "--json"])
+    assert bad.exit_code == 1
+    passed = {Path(entry["output"]).name: entry["passed"] for entry in json.loads(bad.stdout)["results"]}
+    assert passed == {"one.mkv": True, "two.mkv": False, "three.mkv": False}
+    assert "three.mkv: is not there" in bad.stderr
+    (tmp_path / "empty").mkdir()
+    nothing = CliRunner().invoke(main, ["verify", str(tmp_path / "empty")])
+    assert nothing.exit_code == 1 and "holds no outputs" in nothing.stderr
