@@ -197,10 +197,10 @@ class Catalogue:
             row = self._database.execute(query, (_to_sql(output),)).fetchone()
         return None if row is None else _entry(row)
 
-    def made_of(self, source_bytes: int) -> list[Entry]:
-        """Outputs that were made of a source of this size."""
+    def of_size(self, source_bytes: int) -> list[Entry]:
+        """Outputs that were made, or begun, of a source of this size."""
         with self._errors(reading=True):
-            query = f"select {', '.join(_COLUMNS)} from films where source_bytes = ? and state = 'coloured'"
+            query = f"select {', '.join(_COLUMNS)} from films where source_bytes = ?"
             return [_entry(row) for row in self._database.execute(query, (source_bytes,)).fetchall()]
 
     def put(self, entry: Entry) -> None:
@@ -210,11 +210,22 @@ class Catalogue:
             values = tuple(_to_sql(getattr(entry, name)) for name in _COLUMNS)
             self._database.execute(f"insert or replace into films ({', '.join(_COLUMNS)}) values ({marks})", values)
 
-    def change(self, output: str, **values: Any) -> None:
-        """Change some columns of an entry."""
+    def change(self, output: str, /, **values: Any) -> None:
+        """Change some columns of an entry, be it its ``output``."""
         assert set(values) <= set(_COLUMNS)
         with self._errors():
             names = ", ".join(f"{name} = ?" for name in values)
             self._database.execute(
                 f"update films set {names} where output = ?", tuple(map(_to_sql, [*values.values(), output]))
             )
+
+    def waiting(self) -> list[Entry]:
+        """Those that nobody has begun."""
+        with self._errors(reading=True):
+            query = f"select {', '.join(_COLUMNS)} from films where state = 'waiting'"
+            return [_entry(row) for row in self._database.execute(query).fetchall()]
+
+    def remove(self, output: str) -> None:
+        """Forget an entry."""
+        with self._errors():
+            self._database.execute("delete from films where output = ?", (_to_sql(output),))

@@ -36,6 +36,7 @@ from archivecolor.colorize.sidecar import (
 from archivecolor.colorize.space import Space
 from archivecolor.colorize.work import WHOLE, Identity, Part, WorkFolder
 from archivecolor.config import ColorizeConfig, WorkConfig
+from archivecolor.disk import ends_sha256
 from archivecolor.errors import FilmEncodeError
 from archivecolor.film import (
     DIGITAL_SOURCE_TYPE,
@@ -48,6 +49,7 @@ from archivecolor.film import (
     SequenceReader,
     SequenceWriter,
     SidePacket,
+    check_film,
     interleave,
     is_pattern,
 )
@@ -145,10 +147,12 @@ def plan_film(source: Path, output: Path, config: ColorizeConfig, settings: Outp
 
 
 def identity_of(film: FilmPlan, model: Model) -> Identity:
-    """What the work on a film is of; the source by size and time of change, since reading it all would take long."""
+    """What the work on a film is of; the source by size, time of change and its ends, as reading it all takes long."""
     files = film.info.files or (film.source,)
     stats = [file.stat() for file in files]
-    source = f"{len(files)} files, {sum(s.st_size for s in stats)} bytes, changed {max(s.st_mtime_ns for s in stats)}"
+    size, changed = sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
+    ends = ends_sha256(files[0])[:16], ends_sha256(files[-1])[:16]
+    source = f"{len(files)} files, {size} bytes, changed {changed}, {' to '.join(dict.fromkeys(ends))}"
     settings = settings_fingerprint(model, film.config, film.settings)
     return Identity(source, model.weights_sha256, settings, __version__)
 
@@ -186,7 +190,7 @@ def finish_film(
                 *_remarks(counts, analysis),
             ]
             report.seconds = time.perf_counter() - started
-            return record_of(
+            record = record_of(
                 source=film.source,
                 source_fixity=source_fixity.result(),
                 output=place,
@@ -203,6 +207,9 @@ def finish_film(
                 time={"offset_s": str(film.offset_s), "time_base": str(film.info.time_base)},
                 streams=writer.stream_map(),
             )
+            if is_pattern(film.output):  # a folder without its record would not be known again as ours to replace
+                write_record(place, record)
+            return record
 
     there = space.at(place.parent)
     if not is_pattern(film.output):
@@ -250,6 +257,8 @@ def _join(
     expected = sum(segment.frames for segment, _ in segments)
     if writer.frames != expected:
         raise FilmEncodeError(f"{film.output}: {expected} frames were coloured but {writer.frames} written")
+    if isinstance(writer, FilmWriter):
+        check_film(writer, segments[-1][0].last_s - segments[0][0].first_s, film.output)
     return writer
 
 

@@ -25,7 +25,7 @@ from archivecolor.colorize.places import place_of
 from archivecolor.colorize.progress import Stop
 from archivecolor.colorize.sidecar import WeightsFile, read_record, settings_fingerprint
 from archivecolor.colorize.space import Space
-from archivecolor.colorize.work import is_busy, work_folder
+from archivecolor.colorize.work import is_busy, rename_work, work_folder
 from archivecolor.config import WorkConfig
 from archivecolor.disk import file_sha256
 from archivecolor.errors import ArchiveColorError, DataError, FilmEncodeError
@@ -144,11 +144,15 @@ class Shelf:
         return job.output.relative_to(self.catalogue.folder).as_posix()
 
     def _queue(self, jobs: Sequence[Job]) -> None:
-        """Enter what is new, and what is there but was moved since."""
+        """Enter what is new, follow what was moved, and forget what has gone before anybody began with it."""
         with self.catalogue.together():
+            for entry in self.catalogue.waiting():
+                if not Path(entry.source).exists():
+                    self.catalogue.remove(entry.output)
             for job in jobs:
-                entry = self.catalogue.find(self._name(job))
-                if entry is None and self._moved(job) is None and not self._was_moved(job):
+                if self.catalogue.find(self._name(job)) is not None or self._moved(job) is not None:
+                    continue
+                if not self._was_moved(job) and not self._was_begun(job):
                     self.catalogue.put(Entry(self._name(job), str(job.source.absolute()), queued=now()))
 
     def _known(self, job: Job) -> JobResult | None:
@@ -167,17 +171,35 @@ class Shelf:
         stat = _stat(job.source)
         if self.overwrite or stat is None:
             return False
-        for entry in self.catalogue.made_of(stat.st_size):
+        for entry in self._made_of(stat.st_size):
             is_gone = not Path(entry.source).exists()
             if is_gone and entry.source_sha256 and entry.source_sha256 == _sha256(job.source):
                 self.catalogue.change(entry.output, source=str(job.source.absolute()), source_mtime_ns=stat.st_mtime_ns)
                 return True
         return False
 
+    def _was_begun(self, job: Job) -> bool:
+        """Whether the source was begun, or failed, when it had another name: its row and its work get the new one."""
+        stat = _stat(job.source)
+        for entry in self.catalogue.of_size(stat.st_size) if stat is not None else []:
+            is_same = stat is not None and entry.source_mtime_ns == stat.st_mtime_ns
+            if is_same and entry.state_now not in ("coloured", "working") and not Path(entry.source).exists():
+                begun, output = place_of(self.catalogue.folder / entry.output), place_of(job.output)
+                rename_work(begun, output, self.work)
+                work = str(work_folder(output, self.work).absolute())
+                self.catalogue.change(
+                    entry.output, output=self._name(job), source=str(job.source.absolute()), work=work
+                )
+                return True
+        return False
+
+    def _made_of(self, source_bytes: int) -> list[Entry]:
+        return [entry for entry in self.catalogue.of_size(source_bytes) if entry.state == "coloured"]
+
     def _moved(self, job: Job) -> Entry | None:
         source = str(job.source.absolute())
         stat = _stat(job.source)
-        made = self.catalogue.made_of(stat.st_size) if stat is not None else []
+        made = self._made_of(stat.st_size) if stat is not None else []
         return next((entry for entry in made if entry.source == source), None)
 
     # What happens

@@ -85,6 +85,19 @@ def is_busy(output: Path, config: WorkConfig) -> bool:
     return is_held(work_folder(output, config))
 
 
+def rename_work(output: Path, to: Path, config: WorkConfig) -> None:
+    """Have work that was begun on ``output`` go on as that on ``to``, unless someone is at it or there is some there.
+
+    Whether it is of the same source, `WorkFolder.begin` finds out.
+    """
+    begun = work_folder(output, config)
+    if has_work(output, config) and not is_held(begun) and not has_work(to, config):
+        target = work_folder(to, config)
+        with contextlib.suppress(OSError):  # another disk, say: then it starts afresh
+            target.parent.mkdir(parents=True, exist_ok=True)
+            begun.rename(target)
+
+
 def clear_finished(output: Path, config: WorkConfig) -> None:
     """Remove what a run left that made ``output`` whole."""
     if (work_folder(output, config) / _FINISHED).exists():

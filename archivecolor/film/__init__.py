@@ -33,6 +33,7 @@ from archivecolor.film.stills import STILL_EXTENSIONS, Still, is_still, read_sti
 from archivecolor.film.streams import LeftOut
 from archivecolor.film.synthetic import make_synthetic_film
 from archivecolor.film.writer import EMPTY_BYTES, FilmWriter
+from archivecolor.film.written import check_film
 
 __all__ = [
     "CONTAINERS",
@@ -65,6 +66,7 @@ __all__ = [
     "StreamInfo",
     "Written",
     "after_deinterlacing",
+    "check_film",
     "default_extension",
     "holds_frames",
     "interleave",

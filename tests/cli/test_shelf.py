@@ -107,6 +107,28 @@ def test_sources_that_were_moved_or_renamed_are_known_by_their_content(tmp_path:
     assert "0 coloured, 3 skipped, 0 failed" in run(shelf, "-o", out).stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_source_that_was_renamed_in_mid_film_goes_on(tmp_path: Path) -> None:
+    shelf, out = tmp_path / "reels", tmp_path / "out"
+    shelf.mkdir()
+    make_clip(shelf / "one.mp4", frames=150, size=(96, 64))
+    process = start(shelf, "-o", out, "--segment-frames", 16)
+    deadline = time.monotonic() + 60
+    while not list(out.glob(".*.work/part-0000/journal.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    (shelf / "one.mp4").rename(shelf / "reel 1.mp4")
+    with Catalogue(out) as catalogue:
+        catalogue.put(Entry("never begun.mp4", str(shelf / "never begun.mp4")))
+    [result] = json.loads(run(shelf, "-o", out, "--json").stdout)["results"]
+    assert result["state"] == "coloured" and 0 < result["frames_kept"] < result["frames_written"] == 150
+    [entry] = status(out)["films"]
+    assert (entry["output"], entry["source"]) == ("reel 1.mp4", str(shelf / "reel 1.mp4"))
+    assert sorted(path.name for path in out.iterdir()) == ["catalogue.sqlite3", "reel 1.mp4", "reel 1.mp4.json"]
+
+
 def test_a_source_or_output_that_was_changed_is_not_taken_for_done(tmp_path: Path, shelf: Path) -> None:
     out = tmp_path / "out"
     (shelf / "box" / "bad.mp4").unlink()

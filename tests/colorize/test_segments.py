@@ -22,7 +22,7 @@ from archivecolor.colorize.report import ColorizeReport
 from archivecolor.colorize.work import WorkFolder, has_work, work_folder
 from archivecolor.config import ColorizeConfig, WorkConfig
 from archivecolor.errors import BusyError, FilmEncodeError, StoppedError
-from archivecolor.film import FilmSegmentWriter, OutputSettings
+from archivecolor.film import FilmSegmentWriter, FilmWriter, OutputSettings
 from tests.clips import make_clip, read_back
 from tests.colorize.moving import make_shots
 
@@ -383,6 +383,32 @@ def test_a_segment_that_cannot_be_read_back_is_an_error(
     with pytest.raises(FilmEncodeError, match=r"is the disk sound|does not decode"):
         colorize_film(source, output, engine, ColorizeConfig(), work=SHORT)
     assert not output.exists()
+
+
+@pytest.mark.parametrize(("lost", "words"), [("picture", "59 frames instead of 60"), ("sound", "packets of stream 1")])
+def test_a_film_that_was_not_written_whole_gets_no_name(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, lost: str, words: str
+) -> None:
+    source, output = make_clip(tmp_path / "a.mp4", frames=60, sound="aac").path, tmp_path / "b.mp4"
+    make_clip(output, frames=3)
+    before = output.read_bytes()
+    mux = FilmWriter._mux if lost == "picture" else FilmWriter._mux_all
+    calls: list[int] = []
+
+    def losing_one(self: FilmWriter, packets: Any) -> None:
+        calls.append(1)
+        if len(calls) != 20:
+            mux(self, packets)  # type: ignore[operator]
+        elif lost == "sound":
+            self.packets[1] += 1
+            self.bytes[1] += packets[0].size
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FilmWriter, mux.__name__, losing_one)
+        with pytest.raises(FilmEncodeError, match=words):
+            colorize_film(source, output, engine, ColorizeConfig(), work=SHORT)
+    assert output.read_bytes() == before and not list(tmp_path.glob(".*.partial"))
+    assert colorize_film(source, output, engine, ColorizeConfig(), work=SHORT).frames_kept == 60
 
 
 def test_the_plan_says_what_the_work_is_of(tmp_path: Path, engine: Engine) -> None:
