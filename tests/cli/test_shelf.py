@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,10 +19,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from archivecolor.cli import main
+from archivecolor.colorize import batch
 from archivecolor.colorize.catalogue import Catalogue, Entry
 from archivecolor.colorize.space import Space
 from archivecolor.colorize.work import WorkFolder
 from archivecolor.config import WorkConfig
+from archivecolor.errors import ArchiveColorError, DeviceError, FilmDecodeError, FilmEncodeError, FilmOpenError
 from tests.clips import make_clip, read_back
 
 pytestmark = pytest.mark.usefixtures("use_tiny_weights")
@@ -87,6 +90,30 @@ def test_what_is_done_is_not_done_again_and_what_failed_is(tmp_path: Path, shelf
     assert entry_of(out, "box/bad.mp4")["state"] == "coloured"
     assert entry_of(out, "box/bad.mp4")["attempts"] == 2
     assert entry_of(out, "box/bad.mp4")["error"] is None
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "tries"),
+    [
+        (FilmOpenError("not a film"), None, 1),
+        (FilmOpenError("cannot be read"), OSError(errno.EIO, "Input/output error"), 2),
+        (FilmDecodeError("not enough memory"), MemoryError(), 2),
+        (DeviceError("no memory for a single frame"), None, 2),
+        (FilmEncodeError("cannot be written"), OSError(errno.EIO, "Input/output error"), 2),
+    ],
+)
+def test_what_may_pass_is_tried_again_in_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: ArchiveColorError, cause: Exception | None, tries: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error from cause
+
+    monkeypatch.setattr(batch, "colorize_film", fail)
+    (tmp_path / "reels").mkdir()
+    make_clip(tmp_path / "reels" / "one.mp4", frames=3)
+    result = run(tmp_path / "reels", "-o", tmp_path / "out")
+    assert result.exit_code == 1 and result.stderr.count("error: ") == 1
+    assert entry_of(tmp_path / "out", "one.mp4")["attempts"] == tries
 
 
 def test_sources_that_were_moved_or_renamed_are_known_by_their_content(tmp_path: Path, shelf: Path) -> None:
