@@ -102,7 +102,7 @@ class Space:
         if free < needed and not self._foretold:
             self._foretold = True
             self._say(
-                f"{self.folder}: about {needed / 1e9:.2f} GB more are needed and {free / 1e9:.2f} GB are free; "
+                f"{self.folder}: about {needed / 1e9:.3g} GB more are needed and {free / 1e9:.3g} GB are free; "
                 "work will pause when the disk is full"
             )
 
