@@ -50,14 +50,15 @@ def content(path: Path) -> tuple[list[Any], list[str], list[Any]]:
 
 
 def journalled(folder: Path) -> tuple[dict[str, int], int]:
-    """Segments that the journals have, and when each was written; and how many frames they hold."""
+    """Files of the segments that the journals have, and when each was written; and how many frames they hold."""
     found, frames = {}, 0
     for journal in folder.glob(".*.work/part-*/journal.jsonl"):
         for line in journal.read_text().splitlines(keepends=True):
             if line.endswith("\n"):
                 segment = journal.parent / json.loads(line)["name"]
                 if segment.exists():  # not when the kill struck while a finished film's work was being removed
-                    found[str(segment)] = segment.stat().st_mtime_ns
+                    files = segment.iterdir() if segment.is_dir() else [segment]
+                    found.update({str(file): file.stat().st_mtime_ns for file in files})
                     frames += json.loads(line)["frames"]
     return found, frames
 
@@ -118,7 +119,7 @@ def one_round(number: int, source: Path, expected: Any, seconds: float, argument
         place = output.relative_to(folder).parts[0]
         if left != sorted([place, f"{place}.json"]):
             raise SystemExit(f"round {number}, killed {struck}: {left} is left")
-        return f"{struck}: {len(before)} segments were journalled, {kept} frames kept"
+        return f"{struck}: {frames} frames were journalled, {kept} kept"
 
 
 def main() -> None:
