@@ -25,6 +25,7 @@ from archivecolor.colorize.journal import Journal, Restart, Segment
 from archivecolor.colorize.report import ColorizeReport
 from archivecolor.colorize.shelf import Shelf
 from archivecolor.colorize.sidecar import VERSION, write_record
+from archivecolor.colorize.space import Space
 from archivecolor.config import WorkConfig
 from archivecolor.disk import file_sha256
 
@@ -48,7 +49,8 @@ def through(jobs: list[Job], out: Path) -> float:
     """Seconds for a run."""
     started = time.perf_counter()
     with Catalogue(out) as catalogue:
-        shelf = Shelf(catalogue, "00000000", WorkConfig(), Stubs(), threading.Event())
+        stop = threading.Event()
+        shelf = Shelf(catalogue, Space(out, print, stop, 0), "00000000", WorkConfig(), Stubs(), stop)
         assert len(list(shelf.run(jobs))) == len(jobs)
     return time.perf_counter() - started
 
