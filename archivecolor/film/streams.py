@@ -212,8 +212,8 @@ def _why_not_data(info: FilmInfo, stream: Stream, codec: str, format_name: str) 
     return None
 
 
-def copy_chapters(source: InputContainer, output: OutputContainer, offset_s: Any) -> None:
-    """The source's chapters, moved by the output's time offset."""
+def copy_chapters(source: InputContainer, output: OutputContainer, offset_s: Any) -> bool:
+    """The source's chapters, moved by the output's time offset; whether there are any."""
     chapters = []
     for chapter in source.chapters():
         base = chapter["time_base"]
@@ -225,3 +225,4 @@ def copy_chapters(source: InputContainer, output: OutputContainer, offset_s: Any
             chapters.append({**chapter, "start": start, "end": max(start, end)})
     if chapters:
         output.set_chapters(chapters)  # type: ignore[arg-type]
+    return bool(chapters)

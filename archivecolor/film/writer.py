@@ -86,7 +86,7 @@ class FilmWriter:
         self._pcm_clocks: dict[int, PcmClock] = {}
         self._segment: SegmentFile | None = None
         self._source: InputContainer | None = None  # stays open while its decoders are needed for conversions
-        self._closed = False
+        self._closed = self._has_chapters = False
         try:
             self._output = self._open(extra_metadata or {})
         except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -104,7 +104,10 @@ class FilmWriter:
             tags = {**self._with_own_timecode(carried_metadata(source)), **extra_metadata}
             options = dict(plan.container_options)
             known = {"mp4": _MP4_TAGS, "mov": _QUICKTIME_TAGS}.get(plan.format_name)
-            if known is not None and not {key.lower() for key in tags} <= known:
+            unusual = [] if known is None else sorted(key for key in tags if key.lower() not in known)
+            if unusual and any(self.info.streams[index].is_attached_picture for index in plan.kept):
+                self._warn(f"beside cover art MP4 holds usual tags only; left out: {', '.join(unusual)}")
+            elif unusual:
                 options["movflags"] += "+use_metadata_tags"
             output = self._create(options, tags)
             for stream in source.streams:
@@ -123,7 +126,7 @@ class FilmWriter:
                     added, converter = add_converter(output, stream, converted[stream.index], self.offset_s)
                     self._side[stream.index], self._converters[stream.index] = added, converter
                     self._source = source
-            copy_chapters(source, output, self.offset_s)
+            self._has_chapters = copy_chapters(source, output, self.offset_s)
             output.start_encoding()
         finally:
             if self._source is None:
@@ -291,14 +294,25 @@ class FilmWriter:
             entry = {"source_index": stream.index, **described, "detail": detail, "output_index": None}
             side = self._side.get(stream.index)
             if stream.index == self.info.video_index:
-                entry["output_index"] = self._video.index
+                entry["output_index"] = self._index_when_read(self._video)
             elif side is not None:
-                entry |= {"output_index": side.index, "packets": self.packets[side.index]}
+                entry |= {"output_index": self._index_when_read(side), "packets": self.packets[side.index]}
                 entry["bytes"] = self.bytes[side.index]
                 if (pcm := self._pcm_clocks.get(stream.index)) is not None and pcm.added_bytes:
                     entry["added_bytes"] = pcm.added_bytes
             streams.append(entry)
         return streams
+
+    def _index_when_read(self, stream: Stream) -> int:
+        """Cover art is no track of an MP4 file: it counts behind all tracks, those of chapters and time code too."""
+        if self.plan.format_name != "mp4":
+            return stream.index
+        covers = [side.index for index, side in self._side.items() if self.info.streams[index].is_attached_picture]
+        before = sum(index < stream.index for index in covers)
+        if stream.index not in covers:
+            return stream.index - before
+        made_up = self._has_chapters + any(key.lower() == "timecode" for key in self._output.metadata)
+        return 1 + len(self._side) - len(covers) + made_up + before
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:

@@ -350,3 +350,27 @@ def test_cover_art_is_kept_or_said_to_be_left_out(tmp_path):
         with av.open(str(tmp_path / f"b{suffix}")) as source:
             covers = [s for s in source.streams if s.disposition & av.stream.Disposition.attached_pic]
             assert bool(covers) is kept and bool(plan.left_out) is not kept
+
+
+@pytest.mark.parametrize("timecode", [{}, {"timecode": "01:00:00:00"}])
+def test_cover_art_in_mp4_is_told_by_the_place_where_it_is_read(tmp_path, timecode):
+    jpeg = cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
+    clip = make_clip(tmp_path / "a.mkv", sound="pcm_s16le", frames=25)
+    with av.open(str(clip.path)) as source, av.open(str(tmp_path / "b.mkv"), "w") as output:
+        streams = {stream.index: output.add_stream_from_template(stream, opaque=True) for stream in source.streams}
+        output.add_attachment("cover.jpg", "image/jpeg", jpeg)
+        output.metadata.update({"DATE_RECORDED": "2006-06-09"} | timecode)
+        output.set_chapters(
+            [{"id": 1, "start": 0, "end": 500, "time_base": Fraction(1, 1000), "metadata": {"title": "one"}}]
+        )
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                output.mux(packet)
+    _, writer = through(tmp_path / "b.mkv", tmp_path / "c.mp4")
+    assert any("DATE_RECORDED" in text for text in writer.warnings)
+    with av.open(str(tmp_path / "c.mp4")) as made:
+        for entry in writer.stream_map():
+            assert made.streams[entry["output_index"]].type == entry["kind"]
+        covers = [s.index for s in made.streams if s.disposition & av.stream.Disposition.attached_pic]
+        assert [entry["output_index"] for entry in writer.stream_map() if entry["codec"] == "mjpeg"] == covers
