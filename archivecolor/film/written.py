@@ -20,8 +20,8 @@ def check_film(writer: FilmWriter, length_s: Fraction, shown_as: Path) -> None:
     """Read the packets of a finished film again, and hold them against what was written.
 
     The picture is to have all its frames, over ``length_s`` seconds from the first to the last, and every other stream
-    all its packets, or bytes where the container cuts packets of its own. Nothing is decoded: that was done segment by
-    segment. Raises `FilmEncodeError` naming ``shown_as``.
+    all its packets, or bytes where the container cuts packets of its own. Nothing is decoded. Raises `FilmEncodeError`
+    naming ``shown_as``.
     """
     packets: Counter[int] = Counter()
     sizes: Counter[int] = Counter()
