@@ -235,6 +235,7 @@ class RunOptions:
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile_networks: bool = False
+    cuda_graph: bool = True
     cache: Literal["none", "disk", "ram", "device"] = "disk"
     cache_dir: str | None = None
     workers: int = 4

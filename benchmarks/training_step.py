@@ -165,23 +165,23 @@ def main() -> None:
     names = [Path(f"{i}.png") for i in range(given.batch_size)]
     trainer = Trainer(config, PhotoSet(names, ["synthetic"] * len(names), pixels.to(device), given.size), device, amp)
     plain = PlainTrainer(config, device)
-    synthetic = trainer.batch(0)
+    synthetic = trainer.batches.batch(0)
     plain_batch = tuple(x.contiguous() for x in synthetic)
 
     plain_s, ours_s, loading_s = [], [], []
     with tempfile.TemporaryDirectory() as cache, contextlib.ExitStack() as stack:
         if given.data:
             trainer.photos = load_photos(given.data, given.size, cache_dir=Path(cache))
-            trainer.sampler = Sampler(
+            trainer.batches.sampler = Sampler(
                 range(len(trainer.photos)), trainer.photos.groups, batch_size=given.batch_size, balance=0, seed=0
             )
-        photos = stack.enter_context(Prefetcher(trainer.fetch))
+        photos = stack.enter_context(Prefetcher(trainer.batches.fetch))
         for i in range(given.steps + 1):
             seconds = (
                 _seconds(device, plain.train_step, *plain_batch),
                 _seconds(device, trainer.train_step, synthetic),
                 # What stands between two steps: the batch from the cache, in Lab; the rest happens while one computes.
-                _seconds(device, lambda step=i: trainer.batch(step, photos.get(step))),
+                _seconds(device, lambda step=i: trainer.batches.batch(step, photos.get(step))),
             )
             if i:  # the first of each is a warm-up
                 for times, value in zip((plain_s, ours_s, loading_s), seconds, strict=True):

@@ -12,7 +12,9 @@ from archivecolor.cli.console import command_options, print_warning
 from archivecolor.errors import ArchiveColorError, DataError
 
 if TYPE_CHECKING:
-    from archivecolor.training.export import Exported
+    import torch
+
+    from archivecolor.training.data import PhotoSet
 
 
 @click.command()
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Photographs to measure int8 on; those of the run if not given.",
+    help="Photographs to calibrate and measure on; those of the run if not given.",
 )
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Folder of the cache of decoded photographs.")
 @click.option("--device", default="auto", show_default=True, help="auto, cuda, cuda:1, mps or cpu.")
@@ -47,24 +49,28 @@ def export(
 ) -> None:
     """Write a run's averaged generator in the shipping format.
 
-    RUN is a run folder; its newest checkpoint is taken. Large convolutions become int8 with a scale a channel, and
-    how far that moves the colours is measured on the photographs that the run held out.
+    RUN is a run folder; its newest checkpoint is taken, and its batch norms are calibrated on the photographs that
+    the run was trained on. Large convolutions become int8 with a scale a channel, and how far that moves the colours
+    is measured on those that it held out.
 
     \b
     archivecolor export runs/ibn-sn-md -o weights/ibn-sn-md.safetensors
     """
-    from archivecolor.training.export import export_run
+    from archivecolor.colorize.device import choose_device
+    from archivecolor.training.export import export_run, quantisation_error
 
-    exported = export_run(run, output)
-    trained = exported.trained
-    shift: float | None = None
+    chosen = choose_device(device)
+    photos: PhotoSet | None = None
     try:
-        shift = _quantisation_error(exported, run, data, cache_dir, device)
+        photos = _photos(run, data, cache_dir, chosen)
     except ArchiveColorError as error:
         if data:
             raise
         if not quiet:
-            print_warning(f"how far int8 moves the colours was not measured: {error} (name photographs with --data)")
+            print_warning(f"neither calibrated nor measured: {error} (name the run's photographs with --data)")
+    exported = export_run(run, output, photos=photos, device=chosen)
+    trained = exported.trained
+    shift = quantisation_error(exported, photos, chosen) if photos else None
 
     if as_json:
         record = {
@@ -86,18 +92,12 @@ def export(
         )
 
 
-def _quantisation_error(
-    exported: Exported, run: Path, data: tuple[Path, ...], cache_dir: Path | None, device: str
-) -> float:
-    from archivecolor.colorize.device import choose_device
+def _photos(run: Path, data: tuple[Path, ...], cache_dir: Path | None, device: torch.device) -> PhotoSet:
     from archivecolor.training.data import load_photos
-    from archivecolor.training.export import quantisation_error
-    from archivecolor.training.runs import Run
+    from archivecolor.training.runs import Run, load_trained
 
     begun = Run.read(run)
     folders = data or (begun.data if begun else ())
     if not folders:
         raise DataError(f"{run}: does not say which photographs it was trained on")
-    chosen = choose_device(device)
-    photos = load_photos(folders, exported.trained.config.stored_px, cache_dir=cache_dir, device=chosen)
-    return quantisation_error(exported, photos, chosen)
+    return load_photos(folders, load_trained(run).config.stored_px, cache_dir=cache_dir, device=device)

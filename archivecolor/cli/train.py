@@ -57,8 +57,8 @@ if TYPE_CHECKING:
 @click.option(
     "--init",
     type=click.Path(path_type=Path),
-    metavar="WEIGHTS",
-    help="Start the generator of a new run from exported weights.",
+    metavar="WEIGHTS|RUN",
+    help="Start a new run from exported weights, or from the networks of another run.",
 )
 @training_settings
 @running_options
@@ -94,9 +94,8 @@ def train(
     from archivecolor.colorize.device import choose_device, choose_dtype
     from archivecolor.training.distributed import Processes
     from archivecolor.training.loop import train as train_loop
-    from archivecolor.training.runs import Run, begin_or_resume
+    from archivecolor.training.runs import Run, begin_or_resume, load_start
     from archivecolor.training.trainer import Trainer
-    from archivecolor.weights import find_weights, load_generator
 
     planned = begin_or_resume(run, Run(asked, data, asked_options), given, resume=resume)
     config, options = planned.config, planned.options
@@ -116,8 +115,9 @@ def train(
             chosen,
             None if dtype is torch.float32 else dtype,
             processes=processes,
-            init=load_generator(find_weights(init)) if init else None,
+            init=load_start(init) if init else None,
             compile_networks=options.compile_networks,
+            cuda_graph=options.cuda_graph,
         )
         if processes.is_first:
             planned.write(run)

@@ -145,6 +145,12 @@ def running_options(function: Any) -> Any:
                 help="Run the networks through torch.compile.",
             ),
             setting(
+                "--cuda-graph/--no-cuda-graph",
+                field="cuda_graph",
+                of=USUAL,
+                help="On one CUDA device, launch each step's work as one graph.",
+            ),
+            setting(
                 "--cache",
                 field="cache",
                 of=USUAL,

@@ -11,11 +11,15 @@ import torch
 from archivecolor import __version__, color
 from archivecolor.errors import DataError
 from archivecolor.training.augment import make_batch
+from archivecolor.training.averaging import calibrate_batch_norm
+from archivecolor.training.batches import Batches
 from archivecolor.training.checkpoints import MetricsLog
 from archivecolor.training.data import PhotoSet
 from archivecolor.training.runs import TrainedGenerator, load_trained
 from archivecolor.training.sampling import split_photos
 from archivecolor.weights import load_generator, save_generator
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -27,18 +31,29 @@ class Exported:
     trained: TrainedGenerator
 
 
-def export_run(run: Path, path: Path, notes: dict[str, str] | None = None) -> Exported:
+def export_run(
+    run: Path,
+    path: Path,
+    notes: dict[str, str] | None = None,
+    *,
+    photos: PhotoSet | None = None,
+    device: torch.device = _CPU,
+) -> Exported:
     """Write the averaged generator of the newest checkpoint in ``run`` as safetensors weights.
 
-    The metadata says how it was trained (preset, settings, photographs seen) and how it scored when last validated.
+    With the run's ``photos`` its batch norms are calibrated first, on ``device``, as they are for a validation. The
+    metadata says how it was trained (preset, settings, photographs seen) and how it scored when last validated.
 
     Raises:
-        DataError: no usable checkpoint, or ``path`` does not name a safetensors file.
+        DataError: no usable checkpoint, fewer photographs than a batch, or ``path`` does not name a safetensors file.
         WeightsError: ``path`` cannot be written.
     """
     if path.suffix != ".safetensors":
         raise DataError(f"{path}: weights are safetensors files; name it {path.stem}.safetensors")
     trained = load_trained(run)
+    if photos is not None:
+        trained.generator.to(device)
+        calibrate_batch_norm(trained.generator, Batches(trained.config, photos, device))
     scores = [r for r in MetricsLog(run / "metrics.jsonl").read() if "validation" in r and r["step"] <= trained.step]
     metadata = {
         "archivecolor": __version__,

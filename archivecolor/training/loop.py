@@ -103,10 +103,10 @@ def train(
     watch = CollapseWatch(trainer.config)
     total_steps = trainer.total_steps
 
-    with folder, Prefetcher(trainer.fetch) as photos:
+    with folder, Prefetcher(trainer.batches.fetch) as photos:
         meter = Meter(trainer.config.batch_size)
         while trainer.step < total_steps and not processes.any(should_stop()):
-            terms = trainer.train_step(trainer.batch(trainer.step, photos.get(trainer.step)))
+            terms = trainer.train_step(trainer.batches.batch(trainer.step, photos.get(trainer.step)))
             meter.add(terms)
             step, last = trainer.step, trainer.step == total_steps
             reporter.on_step(step, total_steps)
@@ -241,7 +241,7 @@ class RunFolder:
         """Score the held-out photographs and redraw the learning curves."""
         if not self._writes:
             return
-        if self.trainer.val_indices:
+        if self.trainer.batches.val_indices:
             scores = self.trainer.validate()
             self._record({"step": self.trainer.step, "validation": scores})
             self.reporter.on_validation(self.trainer.step, scores)
@@ -250,7 +250,7 @@ class RunFolder:
     def sample(self) -> None:
         """A picture of the same few held-out photographs: grey, colourised, true."""
         if self._writes:
-            indices = (self.trainer.val_indices or self.trainer.train_indices)[:SAMPLES]
+            indices = (self.trainer.batches.val_indices or self.trainer.batches.train_indices)[:SAMPLES]
             lab, true_lab = self.trainer.colourise(indices)
             save_samples(self.path / "samples" / f"step-{self.trainer.step:08d}.png", lab, true_lab)
 

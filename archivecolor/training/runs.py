@@ -11,8 +11,10 @@ from typing import Any
 from archivecolor import __version__
 from archivecolor.config import RunOptions, TrainConfig
 from archivecolor.errors import ConfigError, DataError
-from archivecolor.networks import Generator
+from archivecolor.networks import Generator, MultiScaleDiscriminator
 from archivecolor.training.checkpoints import checkpoints, load_checkpoint, write_json, writing
+from archivecolor.training.trainer import Start
+from archivecolor.weights import find_weights, load_generator
 
 CONFIG_FILE = "config.json"
 LENGTH = ("images", "epochs")
@@ -89,7 +91,7 @@ def begin_or_resume(folder: Path, asked: Run, given: Collection[str], *, resume:
     if existing and changed:
         raise ConfigError(
             f"{folder}: this run was begun with other settings ({'; '.join(changed)}); leave them out to resume it, or "
-            "begin a new run with another --out (--init starts it from exported weights)"
+            "begin a new run with another --out (--init starts it from what this one has learnt)"
         )
     if "epochs" in wanted and "images" not in wanted:
         wanted["images"] = None
@@ -137,6 +139,23 @@ def load_trained(folder: Path) -> TrainedGenerator:
         except (DataError, ConfigError) as error:
             reasons.append(str(error))
     raise DataError(f"{folder}: no checkpoint can be used: {'; '.join(reasons)}")
+
+
+def load_start(path: Path) -> Start:
+    """What ``--init`` names: exported weights, or a run folder, whose discriminators are taken over too.
+
+    Of a run's newest whole checkpoint the averaged generator is taken; optimisers begin afresh.
+
+    Raises:
+        DataError: a folder without a checkpoint, or none that is whole.
+        WeightsError: not a file of weights.
+    """
+    if not path.is_dir():
+        return Start(load_generator(find_weights(path)))
+    trained = load_trained(path)
+    discriminator = MultiScaleDiscriminator(trained.config.discriminator)
+    discriminator.load_state_dict(load_checkpoint(trained.checkpoint)["discriminator"])
+    return Start(trained.generator, discriminator)
 
 
 def _from_state(path: Path, state: dict[str, Any]) -> TrainedGenerator:

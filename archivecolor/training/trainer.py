@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,13 +17,20 @@ from archivecolor.evaluation.metrics import Scores
 from archivecolor.networks import Generator, MultiScaleDiscriminator
 from archivecolor.networks.blocks import iterate_power
 from archivecolor.training.augment import make_batch
+from archivecolor.training.averaging import calibrate_batch_norm, follow
+from archivecolor.training.batches import Batch, Batches
 from archivecolor.training.data import PhotoSet
 from archivecolor.training.distributed import Processes
+from archivecolor.training.graphs import GraphedUpdate
 from archivecolor.training.losses import adversarial_loss, discriminator_loss, l1_loss
-from archivecolor.training.sampling import Draws, Sampler, hash_seed, split_photos
 
-Batch = tuple[Tensor, Tensor]
-"""``l_norm`` (N, 1, S, S) and ``ab_norm`` (N, 2, S, S), float32 on the device."""
+
+@dataclass(frozen=True)
+class Start:
+    """Networks that a new run begins with, where it does not begin with random ones."""
+
+    generator: Generator | None = None
+    discriminator: MultiScaleDiscriminator | None = None
 
 
 class Trainer:
@@ -31,8 +39,9 @@ class Trainer:
     Args:
         amp_dtype: what autocast computes in; None for float32 throughout.
         processes: the processes that train together; this one alone by default.
-        init: a generator to start from, of the configuration's shape.
+        init: networks to start from, of the configuration's shapes; without discriminators those begin afresh.
         compile_networks: run generator and discriminators through torch.compile.
+        cuda_graph: replay the step as a CUDA graph, where there is one process with a CUDA device.
 
     Raises:
         ConfigError: ``init`` has another shape than ``config`` asks for, or the batch cannot be shared out.
@@ -47,63 +56,63 @@ class Trainer:
         amp_dtype: torch.dtype | None = None,
         *,
         processes: Processes | None = None,
-        init: Generator | None = None,
+        init: Start | None = None,
         compile_networks: bool = False,
+        cuda_graph: bool = False,
     ) -> None:
-        if init is not None and init.config != config.generator:
-            raise ConfigError(
-                f"the weights to start from are of {init.config}, the run's generator is {config.generator}"
-            )
+        init = init or Start()
+        for network, wanted in ((init.generator, config.generator), (init.discriminator, config.discriminator)):
+            if network is not None and network.config != wanted:
+                raise ConfigError(f"the weights to start from are of {network.config}, the run's are of {wanted}")
         self.config, self.photos, self.device, self.amp_dtype = config, photos, device, amp_dtype
         self.processes = processes or Processes()
-        self.share = self.processes.share(config.batch_size)
+        self.batches = Batches(config, photos, device, self.processes.share(config.batch_size))
 
         torch.manual_seed(config.seed)
-        self.generator = _place(init or Generator(config.generator), device).train()
-        self.discriminator = _place(MultiScaleDiscriminator(config.discriminator), device)
+        self.generator = _place(init.generator or Generator(config.generator), device).train()
+        self.discriminator = _place(init.discriminator or MultiScaleDiscriminator(config.discriminator), device)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False).eval()
         self.generator = self.processes.synchronise_batch_norm(self.generator)
         self.discriminator = self.processes.synchronise_batch_norm(self.discriminator)
-        betas = (config.beta1, config.beta2)
-        self.optimiser_g = torch.optim.Adam(self.generator.parameters(), config.lr_g, betas, fused=True)
-        self.optimiser_d = torch.optim.Adam(self.discriminator.parameters(), config.lr_d, betas, fused=True)
+        self.optimiser_g = self._optimiser(self.generator, config.lr_g)
+        self.optimiser_d = self._optimiser(self.discriminator, config.lr_d)
         if compile_networks:
             self.generator.compile()
             self.discriminator.compile()
         self._parallel_generator = self.processes.parallel(self.generator)
         self._parallel_discriminator = self.processes.parallel(self.discriminator)
+        graphed = cuda_graph and device.type == "cuda" and self.processes.world_size == 1 and not compile_networks
+        self._update = GraphedUpdate(self._compute_update, device) if graphed else self._compute_update
         self.step = 0
 
-        self.train_indices, self.val_indices = split_photos(photos.names, config.val_fraction, config.seed)
-        self.sampler = Sampler(
-            self.train_indices, photos.groups, batch_size=config.batch_size, balance=config.balance, seed=config.seed
-        )
+    def _optimiser(self, network: nn.Module, lr: float) -> torch.optim.Adam:
+        """Adam, on CUDA with all of its state on the device, as a CUDA graph needs it."""
+        betas, on_cuda = (self.config.beta1, self.config.beta2), self.device.type == "cuda"
+        rate = torch.tensor(lr, device=self.device) if on_cuda else lr
+        return torch.optim.Adam(network.parameters(), rate, betas, fused=True, capturable=on_cuda)
 
     @property
     def total_steps(self) -> int:
         """Length of the whole run."""
         if self.config.images is not None:
             return math.ceil(self.config.images / self.config.batch_size)
-        return self.config.epochs * self.sampler.steps_per_epoch
+        return self.config.epochs * self.batches.sampler.steps_per_epoch
 
     # -- one step ------------------------------------------------------------------------------------------------
 
-    def fetch(self, step: int) -> Tensor:
-        """This process's photographs of ``step``, (n, S, S, 3) uint8 on the device."""
-        return self.photos.fetch(self.sampler.batch(step)[self.share], self.device)
-
-    def batch(self, step: int, photos: Tensor | None = None) -> Batch:
-        """Lightness and chroma that ``step`` trains on: a function of the seed and of ``step`` alone."""
-        config = self.config
-        draws = Draws(hash_seed(config.seed, 2, step), config.batch_size, self.share, self.device)
-        photos = self.fetch(step) if photos is None else photos
-        return make_batch(photos, config.size_px, augment=config.augment, film=config.film_look, draws=draws)
-
     def train_step(self, batch: Batch | None = None) -> dict[str, Tensor]:
         """One update of the discriminators and one of the generator; returns each loss term by name, 0-d tensors."""
-        config = self.config
         self._schedule_learning_rates()
-        l_norm, true_ab = self.batch(self.step) if batch is None else batch
+        adversarial = self.step * self.config.batch_size >= self.config.pretrain_images
+        terms = self._update(self.batches.batch(self.step) if batch is None else batch, adversarial)
+        follow(self.ema, self.generator, self._ema_decay)
+        self.step += 1
+        return terms
+
+    def _compute_update(self, batch: Batch, adversarial: bool) -> dict[str, Tensor]:
+        """What is the same at every step, and free of all that a CUDA graph cannot hold."""
+        config = self.config
+        l_norm, true_ab = batch
 
         iterate_power(self.generator)
         with self._autocast():
@@ -111,7 +120,7 @@ class Trainer:
         terms = {"l1": l1_loss(ab, true_ab)}
         loss_g = config.l1_weight * terms["l1"]
 
-        if self.step * config.batch_size >= config.pretrain_images:
+        if adversarial:
             # Discriminators: true colour is real, the generator's is not; each at full weight (eq. 4).
             iterate_power(self.discriminator)
             with self._autocast():
@@ -133,8 +142,6 @@ class Trainer:
         self.discriminator.requires_grad_(True)
         self.optimiser_g.step()
         self.optimiser_g.zero_grad(set_to_none=True)
-        self._update_ema()
-        self.step += 1
         return {name: term.detach() for name, term in terms.items()}
 
     def _autocast(self) -> torch.autocast:
@@ -148,16 +155,15 @@ class Trainer:
             factor = min(1.0, max(0.0, (self.total_steps - self.step) / half))
         for optimiser, lr in ((self.optimiser_g, self.config.lr_g), (self.optimiser_d, self.config.lr_d)):
             for group in optimiser.param_groups:
-                group["lr"] = lr * factor
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(lr * factor)
+                else:
+                    group["lr"] = lr * factor
 
-    @torch.no_grad()
-    def _update_ema(self) -> None:
-        """Move the averaged generator; the average is short at first, so that it forgets the random start."""
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        averaged, current = list(self.ema.parameters()), list(self.generator.parameters())
-        torch._foreach_lerp_(averaged, current, 1 - decay)
-        for mine, theirs in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
-            mine.copy_(theirs)
+    @property
+    def _ema_decay(self) -> float:
+        """The average is short at first, so that it forgets the random start."""
+        return min(self.config.ema, (1 + self.step) / (10 + self.step))
 
     # -- what the run is judged by -------------------------------------------------------------------------------
 
@@ -177,8 +183,10 @@ class Trainer:
     def validate(self, most: int = 256) -> dict[str, float]:
         """Scores of the averaged generator on (at most ``most`` of) the held-out photographs."""
         scores = Scores()
-        indices = self.val_indices[:: max(1, len(self.val_indices) // most)][:most]
-        several = len(range(self.config.batch_size)[self.share])
+        calibrate_batch_norm(self.ema, self.batches, self.amp_dtype)
+        held_out = self.batches.val_indices
+        indices = held_out[:: max(1, len(held_out) // most)][:most]
+        several = len(range(self.config.batch_size)[self.batches.share])
         for start in range(0, len(indices), several):
             scores.update(*self.colourise(indices[start : start + several]))
         return scores.summary()
@@ -201,8 +209,10 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state; raises `DataError` when it does not fit the networks."""
         try:
-            for name in ("generator", "discriminator", "ema", "optimiser_g", "optimiser_d"):
+            for name in ("generator", "discriminator", "ema"):
                 getattr(self, name).load_state_dict(state[name])
+            for name in ("optimiser_g", "optimiser_d"):
+                _load_optimiser(getattr(self, name), state[name])
             self.step = int(state["step"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise DataError(f"the checkpoint does not fit this configuration ({error})") from error
@@ -211,6 +221,14 @@ class Trainer:
         """Whether every parameter of the networks is a finite number."""
         parameters = [*self.generator.parameters(), *self.discriminator.parameters()]
         return bool(torch.stack([p.detach().isfinite().all() for p in parameters]).all())
+
+
+def _load_optimiser(optimiser: torch.optim.Adam, state: dict[str, Any]) -> None:
+    """Take up its moments; the learning rate is the schedule's, and where it lives is this device's affair."""
+    own = [{name: group[name] for name in ("lr", "capturable")} for group in optimiser.param_groups]
+    optimiser.load_state_dict(state)
+    for group, values in zip(optimiser.param_groups, own, strict=True):
+        group.update(values)
 
 
 def _place(network: nn.Module, device: torch.device) -> Any:

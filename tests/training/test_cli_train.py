@@ -214,7 +214,11 @@ def test_export_and_starting_from_it(work: Path) -> None:
     assert 0 <= said["int8_mean_abs_dab"] < 1
     state = load_checkpoint(checkpoints(run / "checkpoints")[-1])
     exported = load_generator(weights).state_dict()
-    assert all(torch.equal(value, exported[name]) for name, value in state["ema"].items()), "small enough to stay exact"
+    for name, value in state["ema"].items():  # small enough to stay exact
+        if "running" in name:  # calibrated again, in float32
+            torch.testing.assert_close(exported[name], value, rtol=0.1, atol=0.02)
+        elif "num_batches" not in name:
+            assert torch.equal(exported[name], value), name
     metadata = read_metadata(weights)
     assert metadata["images"] == "24" and json.loads(metadata["validation"])["step"] == 6
     assert str(work) not in json.dumps(metadata), "the metadata names no folder of the machine"
@@ -227,12 +231,28 @@ def test_export_and_starting_from_it(work: Path) -> None:
     assert other.exit_code == 1 and "widths" in other.stderr
 
 
+def test_a_run_starts_from_another_runs_networks(work: Path) -> None:
+    first, second = work / "first", work / "second"
+    assert invoke("train", "--config", work / "tiny.toml", "--out", first, "--images", 8).exit_code == 0
+    still = ("--lr-g", 0, "--lr-d", 0)
+    done = invoke("train", "--config", work / "tiny.toml", "--out", second, "--images", 4, "--init", first, *still)
+    assert done.exit_code == 0, done.output
+    before, after = (load_checkpoint(checkpoints(run / "checkpoints")[-1]) for run in (first, second))
+    assert before["step"] == 2 and after["step"] == 1
+    for began, average in ((after["generator"], before["ema"]), (after["discriminator"], before["discriminator"])):
+        weights = [name for name in average if name.endswith("weight")]
+        assert weights and all(torch.equal(began[name], average[name]) for name in weights)
+    nothing = invoke("train", "--config", work / "tiny.toml", "--out", work / "no", "--init", work / "photos")
+    assert nothing.exit_code == 1 and "not a run folder" in nothing.stderr
+
+
 def test_export_without_its_photographs_says_so(work: Path) -> None:
     run = work / "run"
     assert invoke("train", "--config", work / "tiny.toml", "--out", run, "--images", 8).exit_code == 0
     (work / "photos").rename(work / "moved")
     done = invoke("export", run, "-o", work / "w.safetensors")
-    assert done.exit_code == 0 and "was not measured" in done.stderr and (work / "w.safetensors").is_file()
+    assert done.exit_code == 0 and (work / "w.safetensors").is_file()
+    assert "neither calibrated nor measured" in done.stderr
     measured = invoke(
         "export", run, "-o", work / "w.safetensors", "--data", work / "moved", "--cache-dir", work / "cache"
     )

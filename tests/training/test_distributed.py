@@ -55,6 +55,8 @@ def test_two_processes_follow_one(tmp_path: Path) -> None:
     assert complete
     for name in ("generator", "discriminator", "ema"):
         for key, value in first[name].items():
+            if name == "ema" and ("running" in key or "tracked" in key):
+                continue  # the first process, which validates, has calibrated its average's batch norms
             assert torch.equal(value, second[name][key]), f"{name}.{key} differs between the processes"
     logs = [MetricsLog(tmp_path / run / "metrics.jsonl").read() for run in ("one", "run")]
     losses = [[{k: r[k] for k in r.keys() & {"l1", "d_real", "d_fake", "g_adversarial"}} for r in log] for log in logs]

@@ -17,7 +17,7 @@ from archivecolor.networks.blocks import SpectralConv2d
 from archivecolor.training.augment import make_batch
 from archivecolor.training.data import PhotoSet
 from archivecolor.training.losses import l1_loss
-from archivecolor.training.trainer import Trainer
+from archivecolor.training.trainer import Start, Trainer
 
 CPU = torch.device("cpu")
 
@@ -69,7 +69,7 @@ def test_the_step_is_the_papers_step_written_plainly(preset: str, plain: ModuleT
                 mine.iterate_power()
             theirs.parametrizations.weight[0]._power_method(mine.weight.detach().flatten(1), 100)
 
-    batch = trainer.batch(0)
+    batch = trainer.batches.batch(0)
     for step in range(3):
         ours, reference = trainer.train_step(batch), plain_trainer.train_step(*(x.contiguous() for x in batch))
         for name, value in reference.items():
@@ -143,7 +143,7 @@ def test_one_batch_overfits(gan_loss: str, tiny_photos: PhotoSet) -> None:
         images=4 * 400,
     )
     trainer = Trainer(config, tiny_photos, CPU)
-    batch = trainer.batch(0)
+    batch = trainer.batches.batch(0)
     grey = float(l1_loss(torch.zeros_like(batch[1]), batch[1]))
     for _ in range(trainer.total_steps):
         l1 = float(trainer.train_step(batch)["l1"])
@@ -193,23 +193,61 @@ def test_starting_from_weights(tiny_config: TrainConfig, tiny_photos: PhotoSet) 
     with torch.no_grad():
         init.output.bias.fill_(0.25)
     state = {name: value.clone() for name, value in init.state_dict().items()}
-    trainer = Trainer(tiny_config, tiny_photos, CPU, init=init)
+    trainer = Trainer(tiny_config, tiny_photos, CPU, init=Start(init))
     for network in (trainer.generator, trainer.ema):
         assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     with pytest.raises(ConfigError, match="widths"):
-        Trainer(replace(tiny_config, generator_widths=(8, 16)), tiny_photos, CPU, init=init)
+        Trainer(replace(tiny_config, generator_widths=(8, 16)), tiny_photos, CPU, init=Start(init))
+
+
+def test_the_averages_batch_norms_are_its_own(tiny_config: TrainConfig, tiny_photos: PhotoSet) -> None:
+    """What they hold after a validation is what the averaged weights see, not what the generator saw."""
+    trainer = Trainer(replace(tiny_config, ema=0.99), tiny_photos, CPU)
+    for _ in range(6):
+        trainer.train_step()
+    with torch.no_grad():
+        for parameter in trainer.ema.encoder[0].parameters():
+            parameter.mul_(3)
+    trainer.validate()
+    l_norm = torch.cat([trainer.batches.batch(step)[0] for step in range(128)])
+    with torch.no_grad():
+        seen = trainer.ema.encoder[1].conv(trainer.ema.encoder[0](l_norm))
+    norm = trainer.ema.encoder[1].norm
+    torch.testing.assert_close(norm.running_mean, seen.mean(dim=(0, 2, 3)), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(norm.running_var, seen.var(dim=(0, 2, 3)), rtol=0.15, atol=1e-4)
+    assert norm.momentum == 0.1 and not trainer.ema.training
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_graph_trains_the_same(tiny_config: TrainConfig, tiny_photos: PhotoSet) -> None:
+    """Both phases, under a learning rate that changes from step to step, and resumed."""
+    config = replace(tiny_config, pretrain_images=24, lr_schedule="linear")
+    device = torch.device("cuda")
+    eager, graphed = (Trainer(config, tiny_photos, device, cuda_graph=on) for on in (False, True))
+    for _ in range(eager.total_steps):
+        expected, terms = eager.train_step(), graphed.train_step()
+        assert terms.keys() == expected.keys()
+        for name, term in terms.items():
+            torch.testing.assert_close(term, expected[name], rtol=1e-2, atol=1e-3)
+    resumed = Trainer(config, tiny_photos, device, cuda_graph=True)
+    resumed.load_state_dict(graphed.state_dict())
+    for name, value in graphed.train_step().items():
+        torch.testing.assert_close(resumed.train_step()[name], value, rtol=1e-2, atol=1e-3)
+        break
 
 
 def test_validation_scores_the_average_on_held_out_photographs(tiny_config: TrainConfig, tiny_photos: PhotoSet) -> None:
     trainer = Trainer(tiny_config, tiny_photos, CPU)
-    assert len(trainer.val_indices) == 4 and not set(trainer.val_indices) & set(trainer.train_indices)
+    batches = trainer.batches
+    assert len(batches.val_indices) == 4 and not set(batches.val_indices) & set(batches.train_indices)
     with torch.no_grad():
         for parameter in trainer.ema.output.parameters():
             parameter.zero_()
         trainer.ema.output.u.zero_()
         trainer.ema.output.spectral_norm = False
     scores = trainer.validate()
-    _, ab = make_batch(trainer.photos.fetch(trainer.val_indices, CPU), 32)
+    _, ab = make_batch(trainer.photos.fetch(batches.val_indices, CPU), 32)
     assert scores["images"] == 4
     assert scores["l1"] == pytest.approx(float((ab * 110).abs().mean()), rel=0.02), "grey is as far off as ab is long"
     assert scores["colourfulness"] == pytest.approx(0, abs=0.2)

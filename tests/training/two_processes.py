@@ -37,7 +37,7 @@ if __name__ == "__main__":
     folder, preset = Path(sys.argv[1]), sys.argv[2]
     with Processes.from_environment() as processes:
         trainer = make_trainer(processes, preset)
-        assert trainer.processes.world_size == 2 and trainer.fetch(0).shape[0] == 2
+        assert trainer.processes.world_size == 2 and trainer.batches.fetch(0).shape[0] == 2
         stop = folder / "stop"
         complete = train(
             trainer,
