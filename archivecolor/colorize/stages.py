@@ -42,6 +42,8 @@ def colour_batches(
 
     def colour(batch: Batch) -> Batch:
         batch.coloured = colourist.colour(batch.frames) if batch.frames else None
+        if batch.coloured and (strength or level):
+            colourist.glimpse(batch.coloured)
         return batch
 
     def make_planes(batch: Batch) -> Batch:
