@@ -24,7 +24,6 @@ from archivecolor.colorize.transfer import download, fetch, upload, upload_float
 from archivecolor.colorize.workers import Workers
 from archivecolor.config import ColorizeConfig
 from archivecolor.film import LumaFrame, OutputSettings
-from tests.clips import make_clip
 from tests.colorize.moving import SIDE_PX, make_shots, moved, texture, worn
 
 CPU = torch.device("cpu")
@@ -202,21 +201,17 @@ def decoded(path: Path) -> tuple[list[Fraction], list[list[np.ndarray]]]:
 
 
 @on_gpu
-@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("depth", [8, 10])
 @pytest.mark.parametrize("settings", [{}, {"temporal": 0.0}, {"recombine": "luma"}, {"shot_consistency": True}])
 def test_a_whole_film(
     device: str,
     settings: dict[str, object],
-    deep: bool,
+    depth: int,
     tiny_weights: Path,
     tmp_path: Path,
     exact_convolutions: None,
 ) -> None:
-    source = tmp_path / "source.mkv"
-    if deep:
-        make_clip(source, codec="ffv1", pix_fmt="yuv420p10le", size=(96, 80), frames=70)
-    else:
-        make_shots(source, [31, 12, 40])
+    source = make_shots(tmp_path / "source.mkv", [31, 12, 40], bits=depth)
     films = {}
     for name in ("cpu", device):
         engine = engine_on(name, tiny_weights, batch_size=7)
@@ -225,10 +220,9 @@ def test_a_whole_film(
         keeps_luma = config.recombine == "luma"
         report = colorize_film(source, output, engine, config, OutputSettings(codec="ffv1", keep_luma=keeps_luma))
         films[name] = decoded(output)
-        assert report.frames_written == len(films[name][0]) == (70 if deep else 83)
+        assert report.frames_written == len(films[name][0]) == 83
     (times, expected), (gpu_times, planes) = films["cpu"], films[device]
     assert gpu_times == times
-    depth = 10 if deep else 8
     for number, (one, other) in enumerate(zip(expected, planes, strict=True)):
         for a, b in zip(one, other, strict=True):
             difference = np.abs(a - b) / (1 << depth - 8)  # most at hard edges, where the CPU takes shorter ways
