@@ -107,9 +107,10 @@ def print_gpu_table(plain: torch.nn.Module, engines: dict[str, Engine], L: Tenso
         print(words, flush=True)
         return speed
 
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        slow = show("reference, fp32", plain, L[:1] / 50 - 1)
-        show("folded, fp32", folded, engines["fp32"].network_input(L[:16]), slow)
+    torch.backends.cudnn.allow_tf32 = False
+    slow = show("reference, fp32", plain, L[:1] / 50 - 1)
+    show("folded, fp32", folded, engines["fp32"].network_input(L[:16]), slow)
+    torch.backends.cudnn.allow_tf32 = True
     show("folded, fp32 with TF32", folded, engines["fp32"].network_input(L[:16]), slow)
     for size in (1, 8, 16, 32, 64):
         some = L.repeat(-(-size // len(L)), 1, 1, 1)[:size]

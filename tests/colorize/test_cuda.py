@@ -123,7 +123,7 @@ def test_steadying(device: str, level: bool) -> None:
         steady[name] = torch.stack([*out, *steadier.flush()]).cpu()
         assert list(steadier.shot_starts) == [0, 29]
     assert (steady["cpu"] - ab).abs().mean() > 1
-    assert (steady["cpu"] - steady[device]).abs().max() < 0.01
+    assert (steady["cpu"] - steady[device]).abs().max() < 0.05
 
 
 @everywhere
