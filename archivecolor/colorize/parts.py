@@ -93,11 +93,12 @@ def frames_expected(info: FilmInfo, config: ColorizeConfig) -> int | None:
 
 @dataclass(frozen=True)
 class FilmPlan:
-    """A film to be coloured, and everything about it that its parts share."""
+    """A film to be coloured, and everything about it that its parts share; ``probed`` is for `open_reader`."""
 
     source: Path
     output: Path
     info: FilmInfo
+    probed: FilmInfo | None
     plan: OutputPlan
     config: ColorizeConfig
     settings: OutputSettings
@@ -185,7 +186,9 @@ class _Task:
                 begin_s -= lead / (self.film.info.average_rate or Fraction(25))
         expected = frames_expected(self.film.info, self.film.config)
         batch_size = engine.batch_for(picture.height_px, picture.width_px)
-        with open_reader(self.film.source, self.film.config, begin_s if seek else None) as reader:
+        with open_reader(
+            self.film.source, self.film.config, begin_s if seek else None, probed=self.film.probed
+        ) as reader:
             sink = SegmentSink(
                 self.part,
                 self.journal,
