@@ -3,6 +3,9 @@
 The reference is the paper's graph written plainly: float32, nearest-neighbour upsampling then a 4x4 convolution,
 spectral and batch norm computed rather than folded, one frame at a time.
 
+On a GPU also the folded network in several batch sizes, and how much of the device's arithmetic each uses: of what a
+large bf16 matrix product reaches on it. That part is timed with nothing but the network at work.
+
 python benchmarks/network.py [--weights FILE] [--device cpu] [--frames 48]
 """
 
@@ -10,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.workers import Workers
@@ -50,7 +55,7 @@ def frames_per_s(engine: Engine, shown: Tensor, repeats: int = 3) -> float:
     batches = list(shown.split(engine.batch_size))
     best = float("inf")
     with Workers(engine.workers) as workers:
-        list(workers.map(engine.colours, batches[:2]))
+        list(workers.map(engine.colours, batches if engine.device.type == "cuda" else batches[:2]))
         for _ in range(repeats):
             started = time.perf_counter()
             list(workers.map(engine.colours, batches))
@@ -58,6 +63,71 @@ def frames_per_s(engine: Engine, shown: Tensor, repeats: int = 3) -> float:
                 torch.cuda.synchronize()
             best = min(best, time.perf_counter() - started)
     return len(shown) / best
+
+
+def seconds_on_gpu(work: Callable[[], object], at_least_s: float = 0.5) -> float:
+    """Mean time of ``work``, called again and again without waiting for it, for at least so long."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    calls, measured_s = 3, 0.0
+    while measured_s < at_least_s:
+        work()
+        start.record()
+        for _ in range(calls):
+            work()
+        end.record()
+        end.synchronize()
+        measured_s = start.elapsed_time(end) / 1000
+        done, calls = calls, min(20 * calls, round(1.2 * calls * at_least_s / measured_s) + 1)
+    return measured_s / done
+
+
+def peak_flops(device: torch.device, side: int = 8192) -> float:
+    """Operations a second in the product of two random bf16 matrices."""
+    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    return 2 * side**3 / seconds_on_gpu(lambda: a @ b)
+
+
+def print_gpu_table(plain: torch.nn.Module, engines: dict[str, Engine], L: Tensor) -> float:
+    """Frames a second of each variant, and what part of the GPU's arithmetic that is; returns the reference's."""
+    device = L.device
+    folded = engines["fp32"]._generator
+    with FlopCounterMode(display=False) as counter:
+        folded(engines["fp32"].network_input(L[:1]))
+    a_frame = counter.get_total_flops()
+    peak = peak_flops(device)
+    print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}; {a_frame / 1e9:.1f} GFLOP a frame, folded")
+    print(f"bf16 matrix product: {peak / 1e12:.0f} TFLOP/s")
+
+    def show(name: str, network: torch.nn.Module, l_norm: Tensor, slow: float | None = None) -> float:
+        speed = len(l_norm) / seconds_on_gpu(lambda: network(l_norm))
+        words = f"{name}, batches of {len(l_norm)}: {speed:.0f} frames/s"
+        if slow is not None:
+            flops = speed * a_frame
+            words += f", {speed / slow:.1f} times the reference, {flops / 1e12:.1f} TFLOP/s, {flops / peak:.3f} of peak"
+        print(words, flush=True)
+        return speed
+
+    torch.backends.cudnn.allow_tf32 = False
+    slow = show("reference, fp32", plain, L[:1] / 50 - 1)
+    show("folded, fp32", folded, engines["fp32"].network_input(L[:16]), slow)
+    torch.backends.cudnn.allow_tf32 = True
+    show("folded, fp32 with TF32", folded, engines["fp32"].network_input(L[:16]), slow)
+    for size in (1, 8, 16, 32, 64):
+        some = L.repeat(-(-size // len(L)), 1, 1, 1)[:size]
+        show("folded, bf16", engines["bf16"]._generator, engines["bf16"].network_input(some), slow)
+    return slow
+
+
+def reference_frames_per_s(plain: torch.nn.Module, L: Tensor) -> float:
+    """The reference on the CPU, one frame at a time."""
+    frames = (L[:8, None] / 50 - 1).unbind()
+    plain(frames[0])
+    started = time.perf_counter()
+    for frame in frames:
+        plain(frame)
+    slow = len(frames) / (time.perf_counter() - started)
+    print(f"reference, fp32, one frame at a time: {slow:.1f} frames/s")
+    return slow
 
 
 @torch.inference_mode()
@@ -82,15 +152,12 @@ def main() -> None:
 
     device = next(iter(engines.values())).device
     plain = reference(arguments.weights, device)
-    frames = (L[:10, None].to(device) / 50 - 1).unbind()
-    plain(frames[0])
-    started = time.perf_counter()
-    for frame in frames[:8]:
-        plain(frame)
     if device.type == "cuda":
-        torch.cuda.synchronize()
-    slow = 8 / (time.perf_counter() - started)
-    print(f"reference, fp32, one frame at a time: {slow:.1f} frames/s")
+        slow = print_gpu_table(plain, engines, L.to(device))
+        L = L.repeat(20, 1, 1, 1)  # a GPU is through with a few batches before they can be timed
+        print("as in a film, checks of the frames and of the colours among it:")
+    else:
+        slow = reference_frames_per_s(plain, L.to(device))
     for precision, engine in engines.items():
         fast = frames_per_s(engine, engine.network_input(L.to(device)))
         print(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -27,7 +27,7 @@ from archivecolor.film import FilmInfo, FilmReader, FilmWriter, LumaFrame, Outpu
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_HELD_BYTES = 400_000_000
+_HELD_BYTES, _GPU_HELD_BYTES = 400_000_000, 1_000_000_000
 """Decoded pictures that the stages alone are fed from; enough for a few seconds of 1080p."""
 
 StageName = Literal["decode", "to-device", "network", "temporal", "recombine", "encode"]
@@ -223,7 +223,10 @@ def _stages_alone(
     film: Path, scratch: Path, info: FilmInfo, plan: OutputPlan, config: ColorizeConfig, colourist: Colourist
 ) -> dict[str, float]:
     engine = colourist.engine
-    most = max(16, _HELD_BYTES // (3 * info.picture.width_px * info.picture.height_px))
+    has_gpu = engine.device.type == "cuda"
+    most = max(
+        16, (_GPU_HELD_BYTES if has_gpu else _HELD_BYTES) // (3 * info.picture.width_px * info.picture.height_px)
+    )
     frames: list[LumaFrame] = []
     with FilmReader(film, start_s=config.start_s, end_s=config.end_s, deinterlace=config.fields) as reader:
         started = time.perf_counter()
@@ -244,20 +247,29 @@ def _stages_alone(
         def timed(stage: StageName, results: Iterable[Result]) -> list[Result]:
             started = time.perf_counter()
             done = list(results)
-            if engine.device.type == "cuda":
+            if has_gpu:
                 torch.cuda.synchronize(engine.device)
             seconds[stage] = time.perf_counter() - started
             return done
 
         def each(stage: StageName, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-            work(items[0])
+            list(workers.map(work, items if has_gpu else items[:1]))  # a GPU has all threads' work to get ready for
             return timed(stage, workers.map(work, items))
 
         shown = each("to-device", colourist.show, batches)
         coloured = each("network", colourist.ask, shown)
         if config.temporal:
-            waiting = [Batch(some, coloured=colours) for some, colours in zip(batches, coloured, strict=True)]
-            done = timed("temporal", steadied(waiting, colourist, workers, config.temporal))
+
+            def steady() -> Iterator[Batch]:
+                waiting = [
+                    Batch(some, coloured=replace(colours, glimpses=[], links=[]))
+                    for some, colours in zip(batches, coloured, strict=True)
+                ]
+                return steadied(waiting, colourist, workers, config.temporal)
+
+            if has_gpu:
+                list(steady())
+            done = timed("temporal", steady())
             coloured = [batch.coloured for batch in done if batch.coloured]
         planes = each("recombine", colourist.planes, coloured)
 

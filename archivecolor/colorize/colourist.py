@@ -17,7 +17,7 @@ from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.mattes import Rectangle, lit_outside
 from archivecolor.colorize.motion import Glimpse, Link, find_motion, glimpse
 from archivecolor.colorize.recombine import Recombiner
-from archivecolor.colorize.transfer import download, upload
+from archivecolor.colorize.transfer import download, fetch, upload
 from archivecolor.errors import FilmDecodeError
 from archivecolor.film import LumaFrame
 
@@ -101,10 +101,12 @@ class Colourist:
         return Coloured(shown, ab, repeated)
 
     def glimpse(self, coloured: Coloured) -> None:
-        """Fill in ``glimpses``."""
-        lightness = color.L_SCALE * (coloured.shown.l_norm[:, 0].float() + 1)
+        """Fill in ``glimpses``, unless they are."""
+        if coloured.glimpses:
+            return
+        [lightness] = fetch([color.L_SCALE * (coloured.shown.l_norm[:, 0].float() + 1)])
         formats = coloured.shown.whole
-        coloured.glimpses = [glimpse(L, whole) for L, whole in zip(lightness.cpu().numpy(), formats, strict=True)]
+        coloured.glimpses = [glimpse(L, whole) for L, whole in zip(lightness.numpy(), formats, strict=True)]
 
     def link(self, coloured: Coloured, before: Glimpse | None) -> None:
         """Fill in ``links``; ``before`` is the glimpse of the frame before these."""

@@ -21,7 +21,7 @@ from archivecolor.colorize.progress import Progress, Stage, Stop
 from archivecolor.colorize.recombine import PlaneFormat, Recombiner
 from archivecolor.colorize.segments import SHORTEST_PART, RestartError, SegmentSink, SegmentWriter, reach
 from archivecolor.colorize.space import Space
-from archivecolor.colorize.stages import colour_batches
+from archivecolor.colorize.stages import colour_batches, warm_up
 from archivecolor.colorize.threads import run_stages
 from archivecolor.colorize.work import Part
 from archivecolor.colorize.workers import Workers
@@ -93,11 +93,12 @@ def frames_expected(info: FilmInfo, config: ColorizeConfig) -> int | None:
 
 @dataclass(frozen=True)
 class FilmPlan:
-    """A film to be coloured, and everything about it that its parts share."""
+    """A film to be coloured, and everything about it that its parts share; ``probed`` is for `open_reader`."""
 
     source: Path
     output: Path
     info: FilmInfo
+    probed: FilmInfo | None
     plan: OutputPlan
     config: ColorizeConfig
     settings: OutputSettings
@@ -138,6 +139,12 @@ def colour_part(
     space.require(_FRAMES_TO_BEGIN * picture.height_px * picture.width_px)
     task = _Task(film, part, journal, segment_frames, colourist, progress, stop, space)
     with Workers(engine.workers) as workers:
+        if engine.device.type == "cuda":
+            expected = frames_expected(film.info, film.config)
+            size = engine.batch_for(picture.height_px, picture.width_px)
+            liveliest = max(analysis.luma, key=lambda luma: float(luma[::8, ::8].std()))
+            strength, level = film.config.temporal, film.config.shot_consistency
+            warm_up(colourist, workers, liveliest, min(size, expected or size), strength, level=level)
         try:
             return task.run(done, workers)
         except RestartError:
@@ -179,7 +186,9 @@ class _Task:
                 begin_s -= lead / (self.film.info.average_rate or Fraction(25))
         expected = frames_expected(self.film.info, self.film.config)
         batch_size = engine.batch_for(picture.height_px, picture.width_px)
-        with open_reader(self.film.source, self.film.config, begin_s if seek else None) as reader:
+        with open_reader(
+            self.film.source, self.film.config, begin_s if seek else None, probed=self.film.probed
+        ) as reader:
             sink = SegmentSink(
                 self.part,
                 self.journal,

@@ -141,9 +141,10 @@ def plan_film(source: Path, output: Path, config: ColorizeConfig, settings: Outp
     """Decide all about a film before any work; raises `FilmOpenError` and `FilmEncodeError`."""
     with open_reader(source, config) as reader:
         info, offset_s = reader.info, reader.time_offset_s
+        probed = reader.probed if isinstance(reader, FilmReader) else None
     info.require_sdr()
     plan = plan_for(info, output, settings)
-    return FilmPlan(source, output, info, plan, config, settings, offset_s)
+    return FilmPlan(source, output, info, probed, plan, config, settings, offset_s)
 
 
 def identity_of(film: FilmPlan, model: Model) -> Identity:
@@ -247,7 +248,7 @@ def _join(
             for _, path in segments:
                 writer.put(path)
         else:
-            with open_reader(film.source, film.config) as reader:
+            with open_reader(film.source, film.config, probed=film.probed) as reader:
                 files = (SegmentFile.open(path) for _, path in segments)
                 for item in interleave(files, _side_packets(reader, segments), film.offset_s):
                     if isinstance(item, SidePacket):

@@ -26,8 +26,12 @@ def is_sequence(path: Path) -> bool:
     return is_pattern(path) or path.is_dir()
 
 
-def open_reader(source: Path, config: ColorizeConfig, from_s: Fraction | None = None) -> FilmReader | SequenceReader:
+def open_reader(
+    source: Path, config: ColorizeConfig, from_s: Fraction | None = None, *, probed: FilmInfo | None = None
+) -> FilmReader | SequenceReader:
     """A reader of the cut that ``config`` asks for, or of its frames from ``from_s`` on, on the source's clock.
+
+    A film that was ``probed`` before, as `FilmReader.probed` has it, is not probed again.
 
     Raises `FilmOpenError`, and `ConfigError` for a sequence without a rate or a film with one.
     """
@@ -36,7 +40,7 @@ def open_reader(source: Path, config: ColorizeConfig, from_s: Fraction | None = 
     if config.fps is not None:
         raise ConfigError(f"{source}: a film's frames have their own times; --fps is for image sequences")
     return FilmReader(
-        source,
+        probed or source,
         start_s=config.start_s,
         end_s=config.end_s,
         deinterlace=config.fields,

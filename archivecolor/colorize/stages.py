@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from archivecolor.colorize.colourist import Coloured, Colourist, Planes
@@ -42,6 +46,8 @@ def colour_batches(
 
     def colour(batch: Batch) -> Batch:
         batch.coloured = colourist.colour(batch.frames) if batch.frames else None
+        if batch.coloured and (strength or level):
+            colourist.glimpse(batch.coloured)
         return batch
 
     def make_planes(batch: Batch) -> Batch:
@@ -55,6 +61,25 @@ def colour_batches(
     if strength or level:
         coloured = steadied(coloured, colourist, workers, strength, level=level)
     return workers.map(make_planes, coloured)
+
+
+def warm_up(
+    colourist: Colourist,
+    workers: Workers,
+    luma: npt.NDArray[Any],
+    frames: int,
+    strength: float,
+    *,
+    level: bool = False,
+) -> None:
+    """Have each of the workers colour a batch of ``frames``, a short pan across ``luma`` (H, W).
+
+    A GPU loads its kernels when they are first used, and plans convolutions anew for each thread and each shape. The
+    film's own batches need not wait for that, nor the encoder for them.
+    """
+    pan = [LumaFrame(np.roll(luma, 4 * n, axis=1), n, Fraction(1, 25), None, False) for n in range(frames)]
+    for _ in colour_batches([Batch(pan) for _ in range(workers.count)], colourist, workers, strength, level=level):
+        pass
 
 
 def steadied(

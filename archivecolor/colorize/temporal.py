@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archivecolor.colorize.levelling import Leveller
-from archivecolor.colorize.motion import Glimpse, Link, Plane, find_motion
+from archivecolor.colorize.motion import Glimpse, Link, find_motion
+from archivecolor.colorize.transfer import upload_floats
 
 BLOCK: Final = 16
 """Frames of a shot that are finished at a time, counted from its beginning."""
@@ -45,40 +46,54 @@ class _Sums:
     colourfulness: Tensor
 
     @classmethod
-    def of(cls, ab: Tensor) -> _Sums:
-        """A frame's own, of (1, 2, h, w)."""
+    def of(cls, ab: Tensor) -> list[_Sums]:
+        """Each frame's own, of (N, 2, h, w)."""
         energy = _energy(ab)
         colourfulness = _colourfulness(ab)
-        return cls(
-            torch.cat([ab, torch.ones_like(ab[:, :1])], dim=1),
-            torch.cat([energy, torch.ones_like(energy)], dim=1),
-            torch.stack([colourfulness, torch.ones_like(colourfulness)]),
+        own = (
+            torch.split(torch.cat([ab, torch.ones_like(ab[:, :1])], dim=1), 1),
+            torch.split(torch.cat([energy, torch.ones_like(energy)], dim=1), 1),
+            torch.stack([colourfulness, torch.ones_like(colourfulness)], dim=1).unbind(),
         )
+        return [cls(*sums) for sums in zip(*own, strict=True)]
 
-    def average(self) -> Tensor:
-        """(1, 2, h, w) ab.
+    @staticmethod
+    def average(frames: Sequence[_Sums]) -> Tensor:
+        """(N, 2, h, w) ab of N frames.
 
         Averaging colours that flicker greys them. One gain for the whole picture gives it back the colourfulness that
         the frames had; that is an average over time as well, and does not flicker either. Where the picture changes,
         as in a pan, those were other pictures: no more is given back than what the energy lost along the motion allows.
         """
-        ab = self.ab[:, :2] / self.ab[:, 2:]
-        gain = (self.colourfulness[0] / self.colourfulness[1] + 0.1) / (_colourfulness(ab) + 0.1)
-        mean = ab[..., ::_STRIDE, ::_STRIDE].mean(dim=(2, 3)).square().sum()
-        energies = (self.energy[:, 0] / self.energy[:, 1]).mean(), _energy(ab).mean()
+        sums, energy = _joined([one.ab for one in frames]), _joined([one.energy for one in frames])
+        colourfulness, weight = torch.stack([one.colourfulness for one in frames], dim=1)
+        ab = sums[:, :2] / sums[:, 2:]
+        gain = (colourfulness / weight + 0.1) / (_colourfulness(ab) + 0.1)
+        mean = ab[..., ::_STRIDE, ::_STRIDE].mean(dim=(2, 3)).square().sum(dim=1)
+        energies = (energy[:, 0] / energy[:, 1]).mean(dim=(1, 2)), _energy(ab).mean(dim=(1, 2, 3))
         had, has = ((energy - mean).clamp_min(0).add(1).sqrt() + 0.3 * mean.sqrt() for energy in energies)
         most = (had / has).clamp_max(_MOST_GAIN)
-        return ab.mul_(torch.minimum(gain, most).clamp_min(1))
+        return ab.mul_(torch.minimum(gain, most).clamp_min(1).view(-1, 1, 1, 1))
 
 
 class _Carry:
     """How the sums of a neighbour come over: moved by ``grid``, (h, w, 2), and weakened by ``trust``, (h, w)."""
 
-    def __init__(self, grid: Plane, trust: Plane, strength: float, device: torch.device) -> None:
-        self._grid = torch.from_numpy(grid)[None].to(device, non_blocking=True)
-        self._trust = torch.from_numpy(trust)[None, None].to(device, non_blocking=True)
-        self._strength = strength
-        self._mean_trust = float(trust.mean())
+    def __init__(self, grid: Tensor, trust: Tensor, mean_trust: float, strength: float) -> None:
+        self._grid, self._trust = grid[None], trust[None, None]
+        self._mean_trust, self._strength = mean_trust, strength
+
+    @staticmethod
+    def both_ways(
+        links: Sequence[Link | None], strength: float, device: torch.device
+    ) -> list[tuple[_Carry, _Carry] | None]:
+        """For each link the carry onto the later of its frames, and onto the earlier; brought to ``device`` at once."""
+        known = [link for link in links if link is not None]
+        grids = upload_floats([grid for link in known for grid in (link.back, link.ahead)], device)
+        planes = [trust for link in known for trust in (link.trust_back, link.trust_ahead)]
+        trusts = zip(upload_floats(planes, device), (float(plane.mean()) for plane in planes), strict=True)
+        carries = iter([_Carry(grid, *trust, strength) for grid, trust in zip(grids, trusts, strict=True)])
+        return [None if link is None else (next(carries), next(carries)) for link in links]
 
     def onto(self, several: Sequence[_Sums], neighbour: _Sums) -> list[_Sums]:
         """Each of ``several`` plus this frame's share of the neighbour's."""
@@ -98,11 +113,13 @@ class _Carry:
 class _Frame:
     """A frame on its way, its own sums, and those of it and the frames before it.
 
-    ``from_previous`` is None where a shot begins. A frame that is ``alone`` takes no part in the averages.
+    ``from_previous`` is None where a shot begins, and ``carries`` (`_Carry.both_ways`) belong to it. A frame that is
+    ``alone`` takes no part in the averages.
     """
 
     glimpse: Glimpse
     from_previous: Link | None
+    carries: tuple[_Carry, _Carry] | None
     ab: Tensor
     own: _Sums
     forward: _Sums
@@ -151,9 +168,10 @@ class Steadier:
         Returns:
             Steady ab, (2, h, w) each, of those of the oldest frames whose turn it is.
         """
-        for own, glimpse, link in zip(torch.split(ab, 1), glimpses, links, strict=True):
-            sums = _Sums.of(own)
-            self._add(_Frame(glimpse, link, own, sums, sums))
+        sums = (own for some in torch.split(ab, _at_once(ab.device)) for own in _Sums.of(some))
+        carries = _Carry.both_ways(links, self.strength, ab.device)
+        for glimpse, link, carry, frame, own in zip(glimpses, links, carries, torch.split(ab, 1), sums, strict=True):
+            self._add(_Frame(glimpse, link, carry, frame, own, own))
         return self._take()
 
     @torch.inference_mode()
@@ -171,17 +189,18 @@ class Steadier:
     def _add(self, frame: _Frame) -> None:
         """Find the frame's place: next in the shot, end of a flash, or perhaps the first of another shot."""
         if self._last is None:
-            self._join(frame, None)
+            self._join(frame, None, None)
             return
-        link = frame.from_previous
+        link, carries = frame.from_previous, frame.carries
         if self._doubtful:
             link = find_motion(self._last.glimpse, frame.glimpse, (frame.ab.shape[-2], frame.ab.shape[-1]))
+            [carries] = _Carry.both_ways([link], self.strength, frame.ab.device)
         if link is not None and link.in_one_shot:
             for flash in self._doubtful:
                 flash.alone = True
             self._shot += self._doubtful
             self._doubtful = []
-            self._join(frame, link)
+            self._join(frame, link, carries)
             return
         self._doubtful.append(frame)
         if len(self._doubtful) > LONGEST_FLASH:
@@ -194,16 +213,14 @@ class Steadier:
         for frame in doubtful:
             self._add(frame)
 
-    def _join(self, frame: _Frame, link: Link | None) -> None:
-        frame.from_previous = link
-        if link is None or self._last is None:
+    def _join(self, frame: _Frame, link: Link | None, carries: tuple[_Carry, _Carry] | None) -> None:
+        frame.from_previous, frame.carries = link, None
+        if carries is None or self._last is None:
             self.shots += 1
             self.shot_starts.append(self._done)
         else:
-            previous, device = self._last, frame.ab.device
-            previous.from_next = _Carry(link.ahead, link.trust_ahead, self.strength, device)
-            carry = _Carry(link.back, link.trust_back, self.strength, device)
-            [frame.forward] = carry.onto([frame.own], previous.forward)
+            from_previous, self._last.from_next = carries
+            [frame.forward] = from_previous.onto([frame.own], self._last.forward)
         self._last = frame
         self._shot.append(frame)
         if sum(not one.alone for one in self._shot) >= BLOCK + LOOK_AHEAD:
@@ -217,6 +234,7 @@ class Steadier:
         """Steady ab of the first ``count`` frames of the shot that are not alone, and of those between them."""
         chain = [frame for frame in self._shot if not frame.alone]
         backward: _Sums | None = None
+        sought: list[tuple[_Frame, _Sums]] = []
         for number, frame in reversed(list(enumerate(chain))):
             finishes = number < count
             if backward is None or frame.from_next is None:
@@ -225,7 +243,12 @@ class Steadier:
                 sums = frame.from_next.onto([frame.own, frame.forward] if finishes else [frame.own], backward)
             backward = sums[0]
             if finishes:
-                frame.steady = sums[1].average()
+                sought.append((frame, sums[1]))
+            if sought and (len(sought) == _at_once(frame.ab.device) or number == 0):
+                averages = _Sums.average([both_ways for _, both_ways in sought])
+                for (finished, _), steady in zip(sought, torch.split(averages, 1), strict=True):
+                    finished.steady = steady
+                sought.clear()
         done = 0
         while self._shot and done < count:
             frame = self._shot.pop(0)
@@ -237,12 +260,21 @@ class Steadier:
             self._done += 1
 
 
+def _at_once(device: torch.device) -> int:
+    """Frames to compute with at a time: one, which a CPU's cache holds, or enough to be worth a GPU's starting."""
+    return 1 if device.type == "cpu" else BLOCK
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
 def _energy(ab: Tensor) -> Tensor:
-    """(1, 1, h / 4, w / 4) a^2 + b^2 of every fourth pixel of (1, 2, h, w)."""
+    """(N, 1, h / 4, w / 4) a^2 + b^2 of every fourth pixel of (N, 2, h, w)."""
     return ab[..., ::_STRIDE, ::_STRIDE].square().sum(dim=1, keepdim=True)
 
 
 def _colourfulness(ab: Tensor) -> Tensor:
-    """Hasler and Süsstrunk's measure (2003) on a sample of (1, 2, h, w) ab: spread plus 0.3 times the mean's length."""
+    """(N,): Hasler and Süsstrunk's measure (2003) on a sample of (N, 2, h, w) ab, spread plus 0.3 times mean."""
     variance, mean = torch.var_mean(ab[..., ::_STRIDE, ::_STRIDE], dim=(2, 3), correction=0)
-    return variance.sum().sqrt() + 0.3 * mean.square().sum().sqrt()
+    return variance.sum(dim=1).sqrt() + 0.3 * mean.square().sum(dim=1).sqrt()

@@ -37,11 +37,11 @@ class Workers:
         torch.set_num_threads(self._torch_threads)
 
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """``work`` of each item, in order; at most ``count`` items are taken ahead of the result given last."""
+        """``work`` of each item, in order, each once it is done; at most ``count`` items are taken ahead of it."""
         under_way: deque[Future[Result]] = deque()
         for item in items:
             under_way.append(self._pool.submit(work, item))
-            if len(under_way) > self.count:
+            if len(under_way) > self.count or under_way[0].done():
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()

@@ -49,9 +49,9 @@ class FilmReader:
     ``start_s`` and ``end_s`` cut, in seconds from the first frame: frames with start <= time < end are given, and the
     packets of other streams that begin in that range; times stay on the source's clock. ``time_offset_s`` is what an
     output should subtract from every time. ``deinterlace`` turns interlaced pictures into progressive frames;
-    ``info`` is the film as the frames given are. Frames of another size than the first are scaled to it, or are an
-    error without ``resize``. ``threads`` is for the decoder, 0 for one a core. Frames before ``from_s``, on the
-    source's clock, are left out, and passed over where one can seek in the file.
+    ``info`` is the film as the frames given are, ``probed`` as the file has it. Frames of another size than the first
+    are scaled to it, or are an error without ``resize``. ``threads`` is for the decoder, 0 for one a core. Frames
+    before ``from_s``, on the source's clock, are left out, and passed over where one can seek in the file.
 
     Raises `FilmOpenError` (see `probe`), and `FilmDecodeError` from iteration when no frame can be decoded or the
     picture changes its size. Undecodable packets are counted in ``report`` and decoding goes on.
@@ -68,7 +68,7 @@ class FilmReader:
         threads: int = 0,
         from_s: Fraction | None = None,
     ) -> None:
-        self._film = path if isinstance(path, FilmInfo) else probe(Path(path))
+        self._film = self.probed = path if isinstance(path, FilmInfo) else probe(Path(path))
         self._film.require_sdr()
         self.info = after_deinterlacing(self._film, deinterlace)
         self.report = ReadReport()

@@ -43,16 +43,17 @@ def worn(picture: np.ndarray, rng: np.random.Generator, grain: float = 4.0) -> n
     return np.clip(out, 0, 100).astype(np.float32)
 
 
-def make_shots(path: Path, lengths: Sequence[int]) -> Path:
+def make_shots(path: Path, lengths: Sequence[int], *, bits: int = 8) -> Path:
     """A film without loss, 25 frames/s, of shots of these lengths, each a pan over a scene of its own."""
     with av.open(str(path), "w") as output:
         stream = output.add_stream("ffv1", rate=25, options={"level": "3", "g": "1"})
         stream.width = stream.height = SIDE_PX
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = "yuv420p" if bits == 8 else f"yuv420p{bits}le"
         for shot, length in enumerate(lengths):
             scene = texture(shot, SIDE_PX)
             for number in range(length):
-                luma = np.round(16 + moved(scene, 0.7 * number, -0.3 * number).clip(0, 100) * 2.19).astype(np.uint8)
-                output.mux(stream.encode(luma_frame(luma, "yuv420p")))
+                luma = 16 + moved(scene, 0.7 * number, -0.3 * number).clip(0, 100) * 2.19
+                codes = np.round(luma * (1 << bits - 8)).astype(np.uint8 if bits == 8 else np.uint16)
+                output.mux(stream.encode(luma_frame(codes, stream.pix_fmt)))
         output.mux(stream.encode(None))
     return path
