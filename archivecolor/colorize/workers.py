@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TypeVar
 
+import cv2
 import torch
 
 Item = TypeVar("Item")
@@ -17,14 +18,15 @@ Result = TypeVar("Result")
 class Workers:
     """``count`` threads, of which each computes on one core; use as a context manager.
 
-    Torch's own threads share out every single operation and wait for each other after it, busily, on cores that the
-    decoder and the encoder need. Threads that each take whole batches wait for nobody. While these are at work,
-    torch's own thread count is 1 in the whole process.
+    The threads of torch and of OpenCV share out every single operation and wait for each other after it, busily, on
+    cores that the decoder and the encoder need. Threads that each take whole batches wait for nobody. While these are
+    at work, both have a thread count of 1 in the whole process.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._torch_threads = torch.get_num_threads()
+        self._torch_threads, self._cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
+        cv2.setNumThreads(1)
         self._pool = ThreadPoolExecutor(count, "worker", initializer=torch.set_num_threads, initargs=(1,))
 
     def __enter__(self) -> Workers:
@@ -35,6 +37,7 @@ class Workers:
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
         torch.set_num_threads(self._torch_threads)
+        cv2.setNumThreads(self._cv2_threads)
 
     def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """``work`` of each item, in order, each once it is done; at most ``count`` items are taken ahead of it."""

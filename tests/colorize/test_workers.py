@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import cv2
 import pytest
 import torch
 
@@ -42,10 +43,13 @@ def test_only_a_few_items_are_taken_ahead() -> None:
 
 
 def test_each_thread_computes_alone_and_the_setting_comes_back() -> None:
-    before = torch.get_num_threads()
+    def threads(_: int = 0) -> tuple[int, int]:
+        return torch.get_num_threads(), cv2.getNumThreads()
+
+    before = threads()
     with Workers(2) as workers:
-        assert list(workers.map(lambda _: torch.get_num_threads(), range(4))) == [1] * 4
-    assert torch.get_num_threads() == before
+        assert list(workers.map(threads, range(4))) == [(1, 1)] * 4
+    assert threads() == before
 
 
 def test_an_error_is_raised_where_its_result_would_be() -> None:
