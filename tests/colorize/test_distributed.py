@@ -25,6 +25,7 @@ from archivecolor.colorize.part_task import PartTask, work_on_part
 from archivecolor.colorize.pipeline import colorize_film, plan_film
 from archivecolor.colorize.progress import NoProgress, never
 from archivecolor.colorize.work import has_work, work_folder
+from archivecolor.colorize.worker_process import stopping
 from archivecolor.config import ColorizeConfig, WorkConfig
 from archivecolor.errors import ArchiveColorError, StoppedError
 from archivecolor.film import OutputSettings
@@ -116,9 +117,9 @@ def test_a_worker_process_that_dies_costs_its_segment(tmp_path: Path) -> None:
         deadline = time.monotonic() + 60
         while not list(folder.glob("part-*/*.segment")) and time.monotonic() < deadline:
             time.sleep(0.02)
-        victim = next(iter(processes._pool._processes))
+        victim = multiprocessing.active_children()[0]
         killed.append(victim)
-        os.kill(victim, signal.SIGKILL)
+        victim.kill()
 
     with Processes(2, task, never(), lambda job: NoProgress()) as processes:
         killer = threading.Thread(target=kill_one)
@@ -135,7 +136,82 @@ def test_jobs_whose_worker_dies_again_and_again_fail(tmp_path: Path) -> None:
     with Processes(1, task, never(), lambda job: NoProgress(), attempts=2) as processes:
         assert isinstance(processes.call(os._exit, 9).exception(timeout=120), ArchiveColorError)
         result = processes.submit(Job(source, tmp_path / "b.mkv")).result(timeout=120)
-    assert result.state == "coloured"
+    assert result.state == "coloured", result.error
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_worker_that_dies_while_it_waits_for_work_holds_nobody_up(victim: int) -> None:
+    """Whichever of two it is: neither may have died with what the other one, or the end, waits for."""
+    task = Task(CONFIG, FFV1, SHORT, overwrite=False, go_on=True)
+    with Processes(2, task, never(), lambda job: NoProgress()) as processes:
+        both = [processes.call(time.sleep, 1) for _ in range(2)]
+        assert [done.result(timeout=120) for done in both] == [None, None]
+        workers = multiprocessing.active_children()
+        workers[victim].kill()
+        workers[victim].join(20)
+        begun = time.monotonic()
+        if victim:
+            assert {processes.call(os.getppid).result(timeout=120) for _ in range(4)} == {os.getpid()}
+    assert time.monotonic() - begun < 60
+    assert not multiprocessing.active_children()
+
+
+class TwoWordsError(Exception):
+    """One that cannot be unpickled."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} {two}")
+
+
+def fail_oddly() -> None:
+    raise TwoWordsError("no", "luck")
+
+
+def test_errors_that_cannot_be_sent_as_they_are_arrive_in_words() -> None:
+    task = Task(CONFIG, FFV1, SHORT, overwrite=False, go_on=True)
+    with Processes(1, task, never(), lambda job: NoProgress()) as processes:
+        with pytest.raises(ArchiveColorError, match="TwoWordsError: no luck"):
+            processes.call(fail_oddly).result(timeout=120)
+        with pytest.raises(ZeroDivisionError):
+            processes.call(divmod, 1, 0).result(timeout=120)
+
+
+def test_a_display_that_fails_holds_up_no_work(tmp_path: Path) -> None:
+    class Broken(NoProgress):
+        def update(self, frames: int, total: int | None, limiting: str) -> None:
+            raise BrokenPipeError
+
+    task = Task(CONFIG, FFV1, SHORT, overwrite=False, go_on=True)
+    source = make_clip(tmp_path / "a.mp4", frames=4).path
+    with Processes(1, task, never(), lambda job: Broken()) as processes:
+        result = processes.submit(Job(source, tmp_path / "b.mkv")).result(timeout=120)
+    assert result.state == "coloured", result.error
+
+
+def heard_of_stop() -> bool:
+    deadline = time.monotonic() + 60
+    while not stopping().is_set() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return stopping().is_set()
+
+
+def test_workers_hear_that_they_are_to_stop() -> None:
+    task = Task(CONFIG, FFV1, SHORT, overwrite=False, go_on=True)
+    stop = threading.Event()
+    with Processes(1, task, stop, lambda job: NoProgress()) as processes:
+        heard = processes.call(heard_of_stop)
+        stop.set()
+        assert heard.result(timeout=120)
+
+
+def test_an_error_in_the_parent_does_not_wait_for_the_work() -> None:
+    task = Task(CONFIG, FFV1, SHORT, overwrite=False, go_on=True)
+    begun = time.monotonic()
+    with pytest.raises(ZeroDivisionError), Processes(1, task, never(), lambda job: NoProgress()) as processes:
+        asked = [processes.call(time.sleep, 600) for _ in range(2)]
+        raise ZeroDivisionError
+    assert time.monotonic() - begun < 120
+    assert all(isinstance(one.exception(timeout=1), ArchiveColorError) for one in (*asked, processes.call(os.getpid)))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
