@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from archivecolor.config import RunOptions
 from archivecolor.errors import ConfigError
+from archivecolor.training import distributed
 from archivecolor.training.checkpoints import MetricsLog, checkpoints, load_checkpoint
 from archivecolor.training.distributed import Processes
 from archivecolor.training.loop import train
@@ -99,6 +101,21 @@ def test_half_an_environment_is_an_error() -> None:
     with pytest.raises(ConfigError, match="torchrun"):
         Processes.from_environment({"WORLD_SIZE": "2", "RANK": "0"})
     assert Processes.from_environment({}).world_size == 1
+
+
+def test_a_process_that_nobody_joins_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "_JOIN_TIMEOUT", timedelta(seconds=1))
+    alone = {
+        "WORLD_SIZE": "2",
+        "RANK": "1",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
+    for name, value in alone.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="cannot join"):
+        Processes.from_environment(alone)
 
 
 def test_each_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
