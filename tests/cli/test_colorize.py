@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from archivecolor.cli import main
 from tests.clips import make_clip, read_back
+from tests.conftest import Start
 
 pytestmark = pytest.mark.usefixtures("use_tiny_weights")
 
@@ -326,11 +326,6 @@ def test_the_same_command_again_finds_the_film_done(tmp_path: Path) -> None:
     assert (tmp_path / "out.mp4").stat().st_mtime_ns == made
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "archivecolor", "colorize", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
-
-
 def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 60
     while not list(folder.glob(pattern)) and process.poll() is None and time.monotonic() < deadline:
@@ -339,9 +334,9 @@ def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_second_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+def test_the_second_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals, start_colorize: Start) -> None:
     source = make_clip(tmp_path / "film.mp4", size=(640, 480), frames=400, options={"preset": "ultrafast"})
-    process = start(source.path, "-o", tmp_path / "out.mp4")
+    process = start_colorize(source.path, "-o", tmp_path / "out.mp4")
     wait_for(tmp_path, ".out.mp4-*.work/part-*/*.partial", process)
     process.send_signal(number)
     assert process.stderr is not None
@@ -355,10 +350,12 @@ def test_the_second_signal_leaves_nothing_behind(tmp_path: Path, number: signal.
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_finishes_the_segment_and_the_rerun_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+def test_the_first_signal_finishes_the_segment_and_the_rerun_goes_on(
+    tmp_path: Path, number: signal.Signals, start_colorize: Start
+) -> None:
     source = make_clip(tmp_path / "film.mp4", size=(320, 240), frames=400, options={"preset": "ultrafast"})
     arguments = (source.path, "-o", tmp_path / "out.mp4", "--segment-frames", 32, "--json")
-    process = start(*arguments)
+    process = start_colorize(*arguments)
     wait_for(tmp_path, ".out.mp4-*.work/part-*/*.segment", process)
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)

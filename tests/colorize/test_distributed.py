@@ -122,10 +122,10 @@ def test_a_worker_process_that_dies_costs_its_segment(tmp_path: Path) -> None:
         victim.kill()
 
     with Processes(2, task, never(), lambda job: NoProgress()) as processes:
-        killer = threading.Thread(target=kill_one)
+        killer = threading.Thread(target=kill_one, daemon=True)
         killer.start()
         make(PartsCraft(ProcessCrew(processes), CONFIG), source, output)
-        killer.join()
+        killer.join(60)
     assert len(killed) == 1
     assert len(pictures(output)) == 200
 
@@ -240,11 +240,11 @@ def test_signals_to_all_processes_are_the_parents_to_hear(tmp_path: Path) -> Non
 
     task = Task(CONFIG, FFV1, SHORT, overwrite=False, go_on=False)
     with Processes(1, task, stop, lambda job: NoProgress(), attempts=1) as processes:
-        teller = threading.Thread(target=tell_then_stop)
+        teller = threading.Thread(target=tell_then_stop, daemon=True)
         teller.start()
         with pytest.raises(StoppedError):
             make(PartsCraft(ProcessCrew(processes), CONFIG), source, output, stop)
-        teller.join()
+        teller.join(60)
     assert len(told) >= 3
     assert has_work(output, SHORT)
 
@@ -256,7 +256,7 @@ def test_a_cluster_that_loses_a_node_in_mid_film(tmp_path: Path, tiny_weights: P
     script = Path(__file__).parent / "two_nodes.py"
     command = [sys.executable, str(script), str(source), str(tmp_path / "b.mkv")]
     environment = {**os.environ, "PYTHONPATH": str(script.parents[2]), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "a node was lost" in done.stdout and "350 frames" in done.stdout
     colorize_film(source, tmp_path / "whole.mkv", Engine(CONFIG), CONFIG, FFV1)
