@@ -327,7 +327,7 @@ def test_the_same_command_again_finds_the_film_done(tmp_path: Path) -> None:
 
 
 def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not list(folder.glob(pattern)) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
 
@@ -342,7 +342,7 @@ def test_the_second_signal_leaves_nothing_behind(tmp_path: Path, number: signal.
     assert process.stderr is not None
     assert "stopping once the segment" in process.stderr.readline()
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
     assert stderr == "error: interrupted\n"
     assert files_in(tmp_path) == ["film.mp4"]
@@ -358,7 +358,7 @@ def test_the_first_signal_finishes_the_segment_and_the_rerun_goes_on(
     process = start_colorize(*arguments)
     wait_for(tmp_path, ".out.mp4-*.work/part-*/*.segment", process)
     process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
     assert stderr.endswith("error: stopped; the same command goes on from there\n")
     assert json.loads(stdout)["results"][0]["state"] == "stopped"
