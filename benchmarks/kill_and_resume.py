@@ -29,6 +29,8 @@ from typing import Any
 
 import av
 
+ROUNDS_A_KILL = 10
+
 
 def command(source: Path, output: Path, arguments: argparse.Namespace) -> list[str]:
     settings = ["--segment-frames", str(arguments.segment_frames), "--json", *arguments.option]
@@ -71,12 +73,20 @@ def lines(folder: Path) -> int:
         return 0
 
 
-def kill(run: list[str], folder: Path, segments: int, after_s: float) -> str | None:
+def longest_s(seconds: float) -> float:
+    """How long a run may take of which an undisturbed one took ``seconds``."""
+    return 60 + 10 * seconds
+
+
+def kill(run: list[str], folder: Path, segments: int, after_s: float, seconds: float) -> str | None:
     """Start ``run`` and kill it ``after_s`` behind so many segments; says when, None where it had ended by then."""
     started = time.perf_counter()
     process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and lines(folder) < segments:
         time.sleep(0.005)
+        if time.perf_counter() - started > longest_s(seconds):
+            process.kill()
+            raise SystemExit(f"the run did not get behind segment {segments}")
     try:
         process.wait(after_s)
     except subprocess.TimeoutExpired:
@@ -94,16 +104,16 @@ def one_round(number: int, source: Path, expected: Any, seconds: float, argument
         run = command(source, output, arguments)
         if number % 4:
             segments = math.ceil(len(expected[0]) / arguments.segment_frames)
-            struck = kill(run, folder, random.randint(0, segments), random.uniform(0, seconds / segments))
+            struck = kill(run, folder, random.randint(0, segments), random.uniform(0, seconds / segments), seconds)
         else:
-            struck = kill(run, folder, 0, random.uniform(0, seconds))
+            struck = kill(run, folder, 0, random.uniform(0, seconds), seconds)
         if struck is None:
             return None
         before, frames = journalled(folder)
         copies = {path: folder / f"copy-{index}" for index, path in enumerate(before)}
         for path, copy in copies.items():
             os.link(path, copy)
-        again = subprocess.run(run, capture_output=True, text=True, check=False)
+        again = subprocess.run(run, capture_output=True, text=True, check=False, timeout=longest_s(seconds))
         if again.returncode:
             raise SystemExit(f"round {number}, killed {struck}: the rerun failed: {again.stderr}")
         report = json.loads(again.stdout)["results"][0]
@@ -140,8 +150,11 @@ def main() -> None:
         seconds = time.perf_counter() - started
         expected = content(whole)
         print(f"undisturbed: {len(expected[0])} frames in {seconds:.1f} s", flush=True)
-        number = 0
+        number = rounds = 0
         while number < arguments.kills:
+            if rounds == ROUNDS_A_KILL * arguments.kills:
+                raise SystemExit(f"only {number} of {rounds} kills came before the end: the film is too short")
+            rounds += 1
             struck = one_round(number + 1, source, expected, seconds, arguments)
             if struck is not None:
                 number += 1

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import faulthandler
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +19,77 @@ import torch
 from archivecolor.config import GeneratorConfig
 from archivecolor.networks import Generator
 from archivecolor.weights import save_generator
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+TEARDOWN_S = 120
+EXIT_S = 60
+ROOM_BYTES = 1 << 30
+stderr = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[stderr] = os.dup(sys.stderr.fileno())  # before it is captured
+
+
+def pytest_sessionstart() -> None:
+    if (free := shutil.disk_usage(tempfile.gettempdir()).free) < ROOM_BYTES:
+        pytest.exit(f"{tempfile.gettempdir()}: {free / 1e6:.0f} MB are free; films would wait for space", returncode=1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """A test that failed has no limit any more, and a thread that hangs may be waited for again."""
+    faulthandler.dump_traceback_later(TEARDOWN_S, exit=True, file=item.config.stash[stderr])
+    return (yield)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Threads that hang must not keep the interpreter from ending."""
+    faulthandler.dump_traceback_later(EXIT_S, exit=True, file=config.stash[stderr])
+
+
+@pytest.fixture(autouse=True)
+def own_signal_handlers() -> Iterator[None]:
+    """Commands that are tried in this process leave theirs, which would let whoever ends the tests wait."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts commands, as `subprocess.Popen`; none outlives the test."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def begin(command: Sequence[object], **options: Any) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        processes.append(subprocess.Popen(list(map(str, command)), text=True, **{**pipes, **options}))
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()  # first, since a launcher then ends those that it has started
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(20)
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()  # unread: what a process has left behind may hold the other end
+
+
+@pytest.fixture
+def start_colorize(start: Start) -> Start:
+    """Starts ``archivecolor colorize`` with these arguments."""
+    return lambda *arguments: start([sys.executable, "-m", "archivecolor", "colorize", *arguments])
 
 
 @pytest.fixture(scope="session")

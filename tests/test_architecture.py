@@ -90,14 +90,14 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         f"heavy = {HEAVY!r} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "Usage:" in done.stdout
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = f"import sys, archivecolor; heavy = {HEAVY!r} & set(sys.modules); assert not heavy, heavy"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
 

@@ -213,5 +213,5 @@ def test_loading_does_not_import_torchs_compiler(tiny_weights: Path) -> None:
         "import sys\nfrom pathlib import Path\nfrom archivecolor.weights import load_generator\n"
         f"load_generator(Path({str(tiny_weights)!r}))\nassert 'torch._dynamo' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
-import os
-import signal
+import logging
+import queue
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from multiprocessing.synchronize import Event
-from queue import Empty
 from types import TracebackType
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from archivecolor.colorize.batch import EngineCraft, Job, JobResult, run_job
 from archivecolor.colorize.engine import Engine
-from archivecolor.colorize.progress import Progress, Stop
+from archivecolor.colorize.progress import NoProgress, Progress, Stop
+from archivecolor.colorize.worker_process import (
+    WorkerDiedError,
+    WorkerProcess,
+    device_of_this_worker,
+    stopping,
+    tell_parent,
+)
 from archivecolor.config import ColorizeConfig, WorkConfig
 from archivecolor.errors import ArchiveColorError
 from archivecolor.film import OutputSettings
 
+log = logging.getLogger(__name__)
+
 Result = TypeVar("Result")
 Follow = Callable[[Job], Progress]
 """Gives the progress of a job that begins."""
-_PARENTS_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-"""A terminal or a batch system sends them to all processes: the parent hears them, and tells its workers what to do."""
 
 
 @dataclass(frozen=True)
@@ -100,55 +102,71 @@ def workers_by_default(name: str) -> int:
     return max(1, torch.cuda.device_count()) if name in ("auto", "cuda") else 1
 
 
+@dataclass(frozen=True)
+class _Call:
+    """Work for the next worker that is free, and what it says on the way."""
+
+    work: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    result: Future[Any]
+    progress: Progress
+
+    def tell(self, method: str, arguments: tuple[Any, ...]) -> None:
+        """Hand on what the worker says; a display that fails holds up no work."""
+        try:
+            getattr(self.progress, method)(*arguments)
+        except Exception:
+            log.debug("progress could not be shown", exc_info=True)
+
+
 class Processes:
     """Worker processes, each with a device and its share of the cores; use as a context manager.
 
-    A worker that dies takes the others of its pool along; their jobs are done again by a new pool, from the last
-    segments that were journalled, up to ``attempts`` times.
+    They are started when there is work for them. What a worker was at when it died is done again by a new one, from
+    the last segment that was journalled, up to ``attempts`` times.
     """
 
     def __init__(self, workers: int, task: Task, stop: Stop, follow: Follow, attempts: int = 3) -> None:
         self.workers, self._task, self._stop, self._follow = workers, task, stop, follow
         self._attempts = attempts
-        self._context = multiprocessing.get_context("spawn")
-        self._stopping = self._context.Event()
-        self._messages: Any = self._context.Queue()
-        self._following: dict[Job, Progress] = {}
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._changing = threading.Lock()
-        self._over = threading.Event()
-        self._pool = self._start_pool()
-        self._listener = threading.Thread(target=self._listen, name="listener", daemon=True)
-
-    def _start_pool(self) -> ProcessPoolExecutor:
-        numbers: Any = self._context.Queue()
-        for device in devices(self._task.config.device, self.workers):
-            numbers.put(device)
-        threads = max(1, torch.get_num_threads() // self.workers)
-        arguments = (numbers, threads, self._stopping, self._messages)
-        return ProcessPoolExecutor(self.workers, self._context, _start_worker, arguments)
-
-    def _replace_pool(self) -> ProcessPoolExecutor:
-        """A new one for one that has lost a worker, whose others hear no gentler word than this."""
-        _kill_workers()
-        self._pool = self._start_pool()
-        return self._pool
+        self._over = False
+        self._alive: set[WorkerProcess] = set()
+        cores = max(1, torch.get_num_threads() // workers)
+        self._threads = [
+            threading.Thread(target=self._employ, args=(device, cores), name=f"employer {number}", daemon=True)
+            for number, device in enumerate(devices(task.config.device, workers))
+        ]
 
     def __enter__(self) -> Processes:
-        self._listener.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        with self._changing:
+            self._over = True
+        for _ in self._threads:
+            self._calls.put(None)
         if error is not None:
-            _kill_workers()
-        self._pool.shutdown(cancel_futures=True)
-        self._listener.join()
+            self._kill()
+        try:
+            for thread in self._threads:
+                thread.join()
+        except BaseException:
+            self._kill()
+            raise
+
+    def _kill(self) -> None:
+        with self._changing:
+            for worker in self._alive:
+                worker.kill()
 
     def submit(self, job: Job) -> Future[JobResult]:
         """Have the job done by the next worker that is free."""
-        self._following[job] = self._follow(job)
         result: Future[JobResult] = Future()
 
         def settle(done: Future[JobResult]) -> None:
@@ -158,112 +176,74 @@ class Processes:
             else:
                 result.set_result(JobResult(job, "failed", error=ArchiveColorError(f"{job.source}: {error}")))
 
-        self.call(_work, job, self._task).add_done_callback(settle)
+        self._call(self._follow(job), _work, job, self._task).add_done_callback(settle)
         return result
 
     def call(self, work: Callable[..., Result], *arguments: Any) -> Future[Result]:
         """Have any work done; what it raises, and the death of too many workers, is the result's exception."""
+        return self._call(NoProgress(), work, *arguments)
+
+    def _call(self, progress: Progress, work: Callable[..., Result], *arguments: Any) -> Future[Result]:
         result: Future[Result] = Future()
-        self._try(work, arguments, result, 1)
+        with self._changing:
+            if self._over:
+                result.set_exception(_given_up())
+            else:
+                self._calls.put(_Call(work, arguments, result, progress))
         return result
 
-    def _try(self, work: Callable[..., Result], arguments: Any, result: Future[Result], attempt: int) -> None:
-        with self._changing, _signals_held_back():  # until they are ignored, in workers that are started now
-            pool = self._pool
-            try:
-                future = pool.submit(work, *arguments)
-            except BrokenProcessPool:
-                pool = self._replace_pool()
-                future = pool.submit(work, *arguments)
-
-        def settle(done: Future[Result]) -> None:
-            error = CancelledError() if done.cancelled() else done.exception()
-            if error is None:
-                result.set_result(done.result())
-            elif not isinstance(error, BrokenProcessPool):
-                result.set_exception(error)
+    def _employ(self, device: str, cores: int) -> None:
+        """In a thread for each worker: have it do one call after another."""
+        worker: WorkerProcess | None = None
+        while (call := self._calls.get()) is not None:
+            for _ in range(self._attempts):
+                try:
+                    worker = self._living(worker, device, cores)
+                    call.result.set_result(worker.do(call.work, call.arguments, self._stop, call.tell))
+                except WorkerDiedError:
+                    self._dismiss(worker)
+                    worker = None
+                    continue
+                except BaseException as error:
+                    call.result.set_exception(error)
+                break
             else:
-                with self._changing:
-                    if self._pool is pool:
-                        self._replace_pool()
-                if attempt < self._attempts and not self._over.is_set():
-                    self._try(work, arguments, result, attempt + 1)
-                else:
-                    result.set_exception(ArchiveColorError("its worker process died; is there enough memory?"))
+                call.result.set_exception(_given_up())
+        self._dismiss(worker)
 
-        future.add_done_callback(settle)
+    def _living(self, worker: WorkerProcess | None, device: str, cores: int) -> WorkerProcess:
+        """``worker``, or another one for it where it is none or dead."""
+        if worker is not None and worker.is_alive:
+            return worker
+        self._dismiss(worker)
+        with self._changing:
+            if self._over:
+                raise _given_up()
+            worker = WorkerProcess(device, cores)
+            self._alive.add(worker)
+        return worker
 
-    def _listen(self) -> None:
-        """Hand on what the workers tell, and to them that they are to stop."""
-        while not self._over.is_set():
-            if self._stop.is_set():
-                self._stopping.set()
-            try:
-                job, method, arguments = self._messages.get(timeout=0.1)
-            except Empty:
-                continue
-            getattr(self._following[job], method)(*arguments)
-
-
-def _kill_workers() -> None:
-    for process in multiprocessing.active_children():
-        process.kill()
+    def _dismiss(self, worker: WorkerProcess | None) -> None:
+        if worker is not None:
+            worker.end()
+            with self._changing:
+                self._alive.discard(worker)
 
 
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Processes that are started in the block are born with these signals blocked, where the system can do so."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _given_up() -> ArchiveColorError:
+    return ArchiveColorError("its worker process died; is there enough memory?")
 
 
-@dataclass
 class _Messenger:
     """A worker's progress, on its way to the parent."""
 
-    messages: Any
-    job: Job
-
     def update(self, frames: int, total: int | None, limiting: str) -> None:
         """See `Progress`."""
-        self.messages.put((self.job, "update", (frames, total, limiting)))
+        tell_parent("update", frames, total, limiting)
 
     def say(self, text: str) -> None:
         """See `Progress`."""
-        self.messages.put((self.job, "say", (text,)))
-
-
-@dataclass(frozen=True)
-class _Place:
-    """What a worker process has got from its parent."""
-
-    device: str
-    stopping: Event
-    messages: Any
-
-
-_places: list[_Place] = []  # of this worker process, set once when it starts
-
-
-def _start_worker(device_names: Any, threads: int, stopping: Event, messages: Any) -> None:
-    for number in _PARENTS_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(threads)
-    _places.append(_Place(device_names.get(), stopping, messages))
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, name="end with parent", daemon=True).start()
+        tell_parent("say", text)
 
 
 @functools.cache
@@ -271,14 +251,7 @@ def _engine(config: ColorizeConfig) -> Engine:
     return Engine(config)
 
 
-def device_of_this_worker() -> str:
-    """In a worker process: the device that it was given."""
-    [place] = _places
-    return place.device
-
-
 def _work(job: Job, task: Task) -> JobResult:
     """In a worker process: do the job on the worker's device."""
-    [place] = _places
-    engine = _engine(replace(task.config, device=place.device))
-    return _do(job, engine, task, _Messenger(place.messages, job), place.stopping)
+    engine = _engine(replace(task.config, device=device_of_this_worker()))
+    return _do(job, engine, task, _Messenger(), stopping())

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from archivecolor.colorize.batch import EngineCraft, Job, JobResult, run_job
 from archivecolor.colorize.cluster import RayCrew
-from archivecolor.colorize.crew import Alone, Crew, Follow, Processes, Task, device_of_this_worker, workers_by_default
+from archivecolor.colorize.crew import Alone, Crew, Follow, Processes, Task, workers_by_default
 from archivecolor.colorize.journal import Journal
 from archivecolor.colorize.part_task import FileStop, PartTask, engine_of, work_on_part
 from archivecolor.colorize.parts import FilmPlan, frames_expected
@@ -28,6 +28,7 @@ from archivecolor.colorize.report import ColorizeReport
 from archivecolor.colorize.sidecar import WeightsFile
 from archivecolor.colorize.space import Space
 from archivecolor.colorize.work import Part, WorkFolder
+from archivecolor.colorize.worker_process import device_of_this_worker
 from archivecolor.config import ColorizeConfig, WorkConfig
 from archivecolor.errors import ArchiveColorError, StoppedError
 from archivecolor.film import OutputSettings

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -368,20 +371,36 @@ def configure(context: VideoCodecContext, info: FilmInfo, plan: OutputPlan) -> N
         context.codec_tag = "hvc1"  # what QuickTime plays
 
 
+_telling_errors: Final = threading.Lock()
+
+
+@contextmanager
+def _errors_told() -> Iterator[list[tuple[int, str, str]]]:
+    """Collects this thread's errors of FFmpeg, by one thread at a time.
+
+    Of two threads the second would take the first one's level for what it has to put back, and FFmpeg would go on
+    calling Python from its own threads, which are waited for while Python is held.
+    """
+    with _telling_errors:
+        level = av.logging.get_level()
+        av.logging.set_level(av.logging.ERROR)
+        try:
+            with av.logging.Capture() as logs:
+                yield logs
+        finally:
+            av.logging.set_level(level)
+
+
 def _try_encoder(info: FilmInfo, plan: OutputPlan, output: Path) -> None:
     context = av.CodecContext.create(plan.encoder, "w")
     assert isinstance(context, VideoCodecContext)
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.ERROR)
     try:
-        with av.logging.Capture() as logs:
+        with _errors_told() as logs:
             configure(context, info, plan)
             context.open()
     except (av.error.FFmpegError, ValueError) as error:
         words = "; ".join(dict.fromkeys(text.strip() for _, _, text in logs if text.strip())) or in_words(error)
         raise FilmEncodeError(f"{output}: {plan.encoder} does not start: {words}") from error
-    finally:
-        av.logging.set_level(level)
     unknown = sorted(set(context.options) & set(plan.encoder_options))
     if unknown:
         raise FilmEncodeError(f"{output}: {plan.encoder} has no option {', '.join(unknown)}")

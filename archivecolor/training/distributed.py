@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from archivecolor.errors import ConfigError
@@ -23,6 +24,8 @@ Value = TypeVar("Value")
 
 # Rank 0 decodes photographs and validates while the others wait for it, which can take long.
 _TIMEOUT = timedelta(hours=4)
+_JOIN_TIMEOUT = timedelta(minutes=15)
+"""One that has not come by then will not come."""
 
 
 class Processes:
@@ -49,7 +52,9 @@ class Processes:
             raise ConfigError(f"$WORLD_SIZE is set but {error} is not: start several processes by torchrun") from error
         try:
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-            dist.init_process_group(backend, timeout=_TIMEOUT)
+            store, rank, world_size = next(rendezvous("env://", rank, world_size, timeout=_JOIN_TIMEOUT))
+            store.set_timeout(_TIMEOUT)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=_TIMEOUT)
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"cannot join the process group of torchrun: {error}") from error
         return cls(rank, world_size, local_rank)

@@ -26,6 +26,7 @@ from archivecolor.colorize.work import WorkFolder
 from archivecolor.config import WorkConfig
 from archivecolor.errors import ArchiveColorError, DeviceError, FilmDecodeError, FilmEncodeError, FilmOpenError
 from tests.clips import make_clip, read_back
+from tests.conftest import Start
 
 pytestmark = pytest.mark.usefixtures("use_tiny_weights")
 
@@ -135,16 +136,16 @@ def test_sources_that_were_moved_or_renamed_are_known_by_their_content(tmp_path:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_source_that_was_renamed_in_mid_film_goes_on(tmp_path: Path) -> None:
+def test_a_source_that_was_renamed_in_mid_film_goes_on(tmp_path: Path, start_colorize: Start) -> None:
     shelf, out = tmp_path / "reels", tmp_path / "out"
     shelf.mkdir()
     make_clip(shelf / "one.mp4", frames=150, size=(96, 64))
-    process = start(shelf, "-o", out, "--segment-frames", 16)
-    deadline = time.monotonic() + 60
+    process = start_colorize(shelf, "-o", out, "--segment-frames", 16)
+    deadline = time.monotonic() + 120
     while not list(out.glob(".*.work/part-0000/journal.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == 130
     (shelf / "one.mp4").rename(shelf / "reel 1.mp4")
     with Catalogue(out) as catalogue:
@@ -277,17 +278,12 @@ def test_two_worker_processes_share_the_work(tmp_path: Path, shelf: Path) -> Non
     assert len(read_back(tmp_path / "out" / "three.mp4").times_s) == 8
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "archivecolor", "colorize", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
-
-
-def test_two_runs_on_one_folder_do_each_film_once(tmp_path: Path) -> None:
+def test_two_runs_on_one_folder_do_each_film_once(tmp_path: Path, start_colorize: Start) -> None:
     shelf, out = tmp_path / "reels", tmp_path / "out"
     shelf.mkdir()
     for number in range(4):
         make_clip(shelf / f"{number}.mp4", frames=60 + number, size=(128, 96))
-    runs = [start(shelf, "-o", out, "--json") for _ in range(2)]
+    runs = [start_colorize(shelf, "-o", out, "--json") for _ in range(2)]
     results = []
     for process in runs:
         stdout, stderr = process.communicate(timeout=120)
@@ -299,35 +295,35 @@ def test_two_runs_on_one_folder_do_each_film_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_watched_folder(tmp_path: Path) -> None:
+def test_a_watched_folder(tmp_path: Path, start_colorize: Start) -> None:
     shelf, out = tmp_path / "hot", tmp_path / "out"
     shelf.mkdir()
     long_ago = time.time() - 60
-    process = start(shelf, "-o", out, "--watch", "--json")
+    process = start_colorize(shelf, "-o", out, "--watch", "--json")
     try:
         for number, changed in enumerate((long_ago, time.time() + 86400)):  # a clock may be wrong
             clip = make_clip(tmp_path / f"{number}.mp4", frames=5).path
             os.utime(clip, (changed, changed))
             clip.rename(shelf / clip.name)
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while not (out / f"{clip.name}.json").exists() and time.monotonic() < deadline:
                 time.sleep(0.1)
         (shelf / "growing.mp4").write_bytes(b"still being copied")
         time.sleep(3)
     finally:
         process.send_signal(signal.SIGTERM)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     assert [entry["state"] for entry in json.loads(stdout)["results"]] == ["coloured", "coloured"]
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names differ there by more than case")
-def test_watching_outlives_names_that_meet(tmp_path: Path) -> None:
+def test_watching_outlives_names_that_meet(tmp_path: Path, start_colorize: Start) -> None:
     shelf, out = tmp_path / "hot", tmp_path / "out"
     shelf.mkdir()
-    process = start(shelf, "-o", out, "--watch", "--json")
+    process = start_colorize(shelf, "-o", out, "--watch", "--json")
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not (out / "catalogue.sqlite3").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         clip = make_clip(shelf / "one.mp4", frames=5).path
@@ -338,7 +334,7 @@ def test_watching_outlives_names_that_meet(tmp_path: Path) -> None:
             time.sleep(0.1)
     finally:
         process.send_signal(signal.SIGTERM)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     assert stderr.count("would both become") == 1
     assert [entry["state"] for entry in json.loads(stdout)["results"]] == ["coloured"]

@@ -18,10 +18,11 @@ def test_items_arrive_in_order_and_iteration_ends_on_close() -> None:
             channel.put(i)
         channel.close()
 
-    thread = threading.Thread(target=produce)
+    thread = threading.Thread(target=produce, daemon=True)
     thread.start()
     assert list(channel) == list(range(50))
-    thread.join()
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 def test_put_waits_while_full() -> None:
@@ -33,7 +34,7 @@ def test_put_waits_while_full() -> None:
         channel.put(2)
         second_is_in.set()
 
-    thread = threading.Thread(target=put_second)
+    thread = threading.Thread(target=put_second, daemon=True)
     thread.start()
     assert not second_is_in.wait(0.1)
     items = iter(channel)
@@ -41,7 +42,8 @@ def test_put_waits_while_full() -> None:
     assert second_is_in.wait(5)
     assert next(items) == 2
     assert channel.waited_to_put_s >= 0.1
-    thread.join()
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 def test_abort_frees_both_sides() -> None:
@@ -57,8 +59,8 @@ def test_abort_frees_both_sides() -> None:
             caught.append(name)
 
     threads = [
-        threading.Thread(target=blocked, args=(lambda: full.put(2), "producer")),
-        threading.Thread(target=blocked, args=(lambda: next(iter(empty)), "consumer")),
+        threading.Thread(target=blocked, args=(lambda: full.put(2), "producer"), daemon=True),
+        threading.Thread(target=blocked, args=(lambda: next(iter(empty)), "consumer"), daemon=True),
     ]
     for thread in threads:
         thread.start()

@@ -17,14 +17,17 @@ import av
 import numpy as np
 import pytest
 
+from archivecolor.colorize import distributed
 from archivecolor.colorize.batch import Job
 from archivecolor.colorize.crew import Processes, Task
-from archivecolor.colorize.distributed import PartsCraft, ProcessCrew, plan_parts
+from archivecolor.colorize.distributed import PartsCraft, ProcessCrew
 from archivecolor.colorize.engine import Engine
+from archivecolor.colorize.journal import Journal
 from archivecolor.colorize.part_task import PartTask, work_on_part
-from archivecolor.colorize.pipeline import colorize_film, plan_film
+from archivecolor.colorize.pipeline import colorize_film
 from archivecolor.colorize.progress import NoProgress, never
 from archivecolor.colorize.work import has_work, work_folder
+from archivecolor.colorize.worker_process import stopping
 from archivecolor.config import ColorizeConfig, WorkConfig
 from archivecolor.errors import ArchiveColorError, StoppedError
 from archivecolor.film import OutputSettings
@@ -75,15 +78,17 @@ def test_parts_meet_and_give_the_single_runs_film(tmp_path: Path, lengths: tuple
     assert read_back(tmp_path / "whole.mkv").times_s == read_back(tmp_path / "parts.mkv").times_s
 
 
-def test_a_film_that_ends_early_leaves_an_empty_part(tmp_path: Path) -> None:
-    """Parts are planned by an estimate; here a film's last part begins behind its last shot."""
-    source = make_shots(tmp_path / "a.mkv", (100, 92))
-    film = plan_film(source, tmp_path / "b.mkv", CONFIG, FFV1)
-    assert len(plan_parts(film, 8, 4)) == 16
-    work = WorkConfig(segment_frames=4)
+def test_a_film_that_ends_early_leaves_an_empty_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts are planned by an estimate; here a film's last part begins behind its last frame."""
+    source, output = make_shots(tmp_path / "a.mkv", (26, 22)), tmp_path / "b.mkv"
+    monkeypatch.setattr(distributed, "frames_expected", lambda *_: 64)
+    work = WorkConfig(segment_frames=4, keep_work=True)
     craft = PartsCraft(Threads(8), CONFIG)
-    craft.film(source, tmp_path / "b.mkv", CONFIG, FFV1, work=work, progress=NoProgress(), stop=never())
-    assert len(pictures(tmp_path / "b.mkv")) == 192
+    craft.film(source, output, CONFIG, FFV1, work=work, progress=NoProgress(), stop=never())
+    assert len(pictures(output)) == 48
+    journals = [Journal.of_part(work_folder(output, work), number).read() for number in range(5)]
+    frames = [sum(segment.frames for segment in journal) for journal in journals]
+    assert sum(frames) == 48 and frames[4] == 0 < min(frames[:4])
 
 
 def test_parts_that_are_stopped_go_on(tmp_path: Path) -> None:
@@ -113,18 +118,18 @@ def test_a_worker_process_that_dies_costs_its_segment(tmp_path: Path) -> None:
 
     def kill_one() -> None:
         folder = work_folder(output, SHORT)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not list(folder.glob("part-*/*.segment")) and time.monotonic() < deadline:
             time.sleep(0.02)
-        victim = next(iter(processes._pool._processes))
+        victim = multiprocessing.active_children()[0]
         killed.append(victim)
-        os.kill(victim, signal.SIGKILL)
+        victim.kill()
 
     with Processes(2, task, never(), lambda job: NoProgress()) as processes:
-        killer = threading.Thread(target=kill_one)
+        killer = threading.Thread(target=kill_one, daemon=True)
         killer.start()
         make(PartsCraft(ProcessCrew(processes), CONFIG), source, output)
-        killer.join()
+        killer.join(120)
     assert len(killed) == 1
     assert len(pictures(output)) == 200
 
@@ -135,7 +140,82 @@ def test_jobs_whose_worker_dies_again_and_again_fail(tmp_path: Path) -> None:
     with Processes(1, task, never(), lambda job: NoProgress(), attempts=2) as processes:
         assert isinstance(processes.call(os._exit, 9).exception(timeout=120), ArchiveColorError)
         result = processes.submit(Job(source, tmp_path / "b.mkv")).result(timeout=120)
-    assert result.state == "coloured"
+    assert result.state == "coloured", result.error
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_worker_that_dies_while_it_waits_for_work_holds_nobody_up(victim: int) -> None:
+    """Whichever of two it is: neither may have died with what the other one, or the end, waits for."""
+    task = Task(CONFIG, FFV1, SHORT, overwrite=False, go_on=True)
+    with Processes(2, task, never(), lambda job: NoProgress()) as processes:
+        both = [processes.call(time.sleep, 1) for _ in range(2)]
+        assert [done.result(timeout=120) for done in both] == [None, None]
+        workers = multiprocessing.active_children()
+        workers[victim].kill()
+        workers[victim].join(20)
+        begun = time.monotonic()
+        if victim:
+            assert {processes.call(os.getppid).result(timeout=120) for _ in range(4)} == {os.getpid()}
+    assert time.monotonic() - begun < 60
+    assert not multiprocessing.active_children()
+
+
+class TwoWordsError(Exception):
+    """One that cannot be unpickled."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} {two}")
+
+
+def fail_oddly() -> None:
+    raise TwoWordsError("no", "luck")
+
+
+def test_errors_that_cannot_be_sent_as_they_are_arrive_in_words() -> None:
+    task = Task(CONFIG, FFV1, SHORT, overwrite=False, go_on=True)
+    with Processes(1, task, never(), lambda job: NoProgress()) as processes:
+        with pytest.raises(ArchiveColorError, match="TwoWordsError: no luck"):
+            processes.call(fail_oddly).result(timeout=120)
+        with pytest.raises(ZeroDivisionError):
+            processes.call(divmod, 1, 0).result(timeout=120)
+
+
+def test_a_display_that_fails_holds_up_no_work(tmp_path: Path) -> None:
+    class Broken(NoProgress):
+        def update(self, frames: int, total: int | None, limiting: str) -> None:
+            raise BrokenPipeError
+
+    task = Task(CONFIG, FFV1, SHORT, overwrite=False, go_on=True)
+    source = make_clip(tmp_path / "a.mp4", frames=4).path
+    with Processes(1, task, never(), lambda job: Broken()) as processes:
+        result = processes.submit(Job(source, tmp_path / "b.mkv")).result(timeout=120)
+    assert result.state == "coloured", result.error
+
+
+def heard_of_stop() -> bool:
+    deadline = time.monotonic() + 120
+    while not stopping().is_set() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return stopping().is_set()
+
+
+def test_workers_hear_that_they_are_to_stop() -> None:
+    task = Task(CONFIG, FFV1, SHORT, overwrite=False, go_on=True)
+    stop = threading.Event()
+    with Processes(1, task, stop, lambda job: NoProgress()) as processes:
+        heard = processes.call(heard_of_stop)
+        stop.set()
+        assert heard.result(timeout=120)
+
+
+def test_an_error_in_the_parent_does_not_wait_for_the_work() -> None:
+    task = Task(CONFIG, FFV1, SHORT, overwrite=False, go_on=True)
+    begun = time.monotonic()
+    with pytest.raises(ZeroDivisionError), Processes(1, task, never(), lambda job: NoProgress()) as processes:
+        asked = [processes.call(time.sleep, 600) for _ in range(2)]
+        raise ZeroDivisionError
+    assert time.monotonic() - begun < 120
+    assert all(isinstance(one.exception(timeout=1), ArchiveColorError) for one in (*asked, processes.call(os.getpid)))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -152,7 +232,7 @@ def test_signals_to_all_processes_are_the_parents_to_hear(tmp_path: Path) -> Non
             told.append(number)
 
     def tell_then_stop() -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not multiprocessing.active_children() and time.monotonic() < deadline:
             time.sleep(0.001)
         tell_all(signal.SIGTERM)
@@ -164,11 +244,11 @@ def test_signals_to_all_processes_are_the_parents_to_hear(tmp_path: Path) -> Non
 
     task = Task(CONFIG, FFV1, SHORT, overwrite=False, go_on=False)
     with Processes(1, task, stop, lambda job: NoProgress(), attempts=1) as processes:
-        teller = threading.Thread(target=tell_then_stop)
+        teller = threading.Thread(target=tell_then_stop, daemon=True)
         teller.start()
         with pytest.raises(StoppedError):
             make(PartsCraft(ProcessCrew(processes), CONFIG), source, output, stop)
-        teller.join()
+        teller.join(120)
     assert len(told) >= 3
     assert has_work(output, SHORT)
 
@@ -180,7 +260,7 @@ def test_a_cluster_that_loses_a_node_in_mid_film(tmp_path: Path, tiny_weights: P
     script = Path(__file__).parent / "two_nodes.py"
     command = [sys.executable, str(script), str(source), str(tmp_path / "b.mkv")]
     environment = {**os.environ, "PYTHONPATH": str(script.parents[2]), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "a node was lost" in done.stdout and "350 frames" in done.stdout
     colorize_film(source, tmp_path / "whole.mkv", Engine(CONFIG), CONFIG, FFV1)

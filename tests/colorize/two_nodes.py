@@ -26,7 +26,10 @@ WORK = WorkConfig(segment_frames=16)
 
 def lose(cluster: Any, node: Any, folder: Path) -> None:
     """Kill the node once work has begun, and bring another one."""
+    deadline = time.monotonic() + 120
     while len(list(folder.glob("part-*/*.segment"))) < 3:
+        if time.monotonic() > deadline:
+            return
         time.sleep(0.05)
     cluster.remove_node(node, allow_graceful=False)
     print("a node was lost", flush=True)
@@ -42,12 +45,12 @@ def main() -> None:
     try:
         with RayCrew(cluster.address) as crew:
             assert crew.workers == 2
-            loser = threading.Thread(target=lose, args=(cluster, nodes[0], work_folder(output, WORK)))
+            loser = threading.Thread(target=lose, args=(cluster, nodes[0], work_folder(output, WORK)), daemon=True)
             loser.start()
             report = PartsCraft(crew, CONFIG).film(
                 source, output, CONFIG, OutputSettings("ffv1"), work=WORK, progress=NoProgress(), stop=never()
             )
-            loser.join()
+            loser.join(60)
             print(f"{report.frames_written} frames, {report.frames_per_s:.1f} frames/s")
     finally:
         cluster.shutdown()

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from archivecolor.cli.train import StopSignals
 from archivecolor.config import TrainConfig
 from archivecolor.training.checkpoints import MetricsLog, checkpoints, load_checkpoint
 from archivecolor.weights import load_generator, read_metadata
+from tests.conftest import Start
 from tests.training.conftest import make_photo, write_photo
 from tests.training.test_loop import same
 
@@ -48,32 +48,21 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def start(work: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    command = [sys.executable, *launcher, "-m", "archivecolor", "train", "--config", str(work / "tiny.toml")]
-    return subprocess.Popen(
-        [*command, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
 @pytest.fixture
-def started() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes to end with the test, whatever becomes of it."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+def start_training(start: Start, work: Path) -> Start:
+    """Starts ``archivecolor train`` with these arguments and the configuration file, by a ``launcher``."""
+
+    def begin(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+        command = [sys.executable, *launcher, "-m", "archivecolor", "train", "--config", work / "tiny.toml"]
+        return start([*command, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    return begin
 
 
 def wait_for(condition: object, process: subprocess.Popen[str], seconds: float = 90) -> None:
     until = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, process.communicate(timeout=60)[1]
         assert time.monotonic() < until
         time.sleep(0.02)
 
@@ -263,12 +252,9 @@ def test_export_without_its_photographs_says_so(work: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_writes_a_checkpoint_first(
-    number: signal.Signals, work: Path, started: list[subprocess.Popen[str]]
-) -> None:
+def test_a_signal_writes_a_checkpoint_first(number: signal.Signals, work: Path, start_training: Start) -> None:
     run = work / "run"
-    process = start(work, "--out", run, "--images", 400000, "--log-every", 1, "--checkpoint-every", 100000)
-    started.append(process)
+    process = start_training("--out", run, "--images", 400000, "--log-every", 1, "--checkpoint-every", 100000)
     wait_for(lambda: len(MetricsLog(run / "metrics.jsonl").read()) >= 3, process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
@@ -285,26 +271,24 @@ def test_a_signal_writes_a_checkpoint_first(
         assert same(ends[0][network], ends[1][network]), network
 
 
-def test_kill_9_never_leaves_a_run_that_cannot_resume(work: Path, started: list[subprocess.Popen[str]]) -> None:
-    kill_repeatedly(work, started, kills=int(os.environ.get("ARCHIVECOLOR_TEST_KILLS", "3")))
+def test_kill_9_never_leaves_a_run_that_cannot_resume(work: Path, start_training: Start) -> None:
+    kill_repeatedly(work, start_training, kills=int(os.environ.get("ARCHIVECOLOR_TEST_KILLS", "3")))
 
 
-def kill_repeatedly(work: Path, started: list[subprocess.Popen[str]], kills: int) -> None:
+def kill_repeatedly(work: Path, start_training: Start, kills: int) -> None:
     """Kill a run at random moments; it must get on each time, and end as one that was left alone."""
     run, dice = work / "run", random.Random(5)
     arguments = ("--out", run, "--resume", "--log-every", 1, "--checkpoint-every", 1, "--sample-every", 3)
     reached = 0
     for _ in range(kills):
-        process = start(work, *arguments, "--images", 4_000_000)
-        started.append(process)
+        process = start_training(*arguments, "--images", 4_000_000)
         wait_for(lambda before=reached: _newest_step(run) > before, process)
         time.sleep(dice.uniform(0, 0.5))
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)
         assert _newest_step(run) > reached
         reached = _newest_step(run)
-    last = start(work, *arguments, "--images", 4 * (reached + 3))
-    started.append(last)
+    last = start_training(*arguments, "--images", 4 * (reached + 3))
     _, errors = last.communicate(timeout=120)
     assert last.returncode == 0, errors
     assert load_checkpoint(checkpoints(run / "checkpoints")[-1])["step"] == reached + 3
@@ -340,11 +324,10 @@ def test_a_signal_that_comes_twice_is_one_request_under_torchrun() -> None:
         signal.raise_signal(signal.SIGINT)
 
 
-def test_torchrun(work: Path, started: list[subprocess.Popen[str]]) -> None:
+def test_torchrun(work: Path, start_training: Start) -> None:
     run = work / "run"
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    process = start(work, "--out", run, "--images", 24, "--log-every", 1, launcher=launcher)
-    started.append(process)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2")
+    process = start_training("--out", run, "--images", 24, "--log-every", 1, launcher=launcher)
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
     assert load_checkpoint(checkpoints(run / "checkpoints")[-1])["step"] == 6

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,14 @@ import torch
 
 from archivecolor.config import RunOptions
 from archivecolor.errors import ConfigError
+from archivecolor.training import distributed
 from archivecolor.training.checkpoints import MetricsLog, checkpoints, load_checkpoint
 from archivecolor.training.distributed import Processes
 from archivecolor.training.loop import train
+from tests.conftest import Start
 from tests.training.two_processes import STEPS, make_trainer
 
+RunTwo = Callable[[Path, str], list[tuple[bool, dict[str, torch.Tensor]]]]
 ROOT = Path(__file__).parents[2]
 
 
@@ -27,27 +31,28 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def run_two(folder: Path, preset: str) -> list[tuple[bool, dict[str, torch.Tensor]]]:
-    """Train in two processes joined by gloo; returns whether each was complete, and its state."""
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.training.two_processes", str(folder), preset],
-            cwd=ROOT,
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for worker in workers:
-        _, errors = worker.communicate(timeout=240)
-        assert worker.returncode == 0, errors
-        assert "deprecated" not in errors, errors
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+@pytest.fixture
+def run_two(start: Start) -> RunTwo:
+    """Trains in two processes joined by gloo; returns whether each was complete, and its state."""
+
+    def run(folder: Path, preset: str) -> list[tuple[bool, dict[str, torch.Tensor]]]:
+        shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        command = [sys.executable, "-m", "tests.training.two_processes", folder, preset]
+        both = []
+        for rank in range(2):
+            environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            with (folder / f"stderr{rank}").open("w") as errors:  # a pipe that nobody reads fills up
+                both.append(start(command, cwd=ROOT, env=environment, stdout=errors, stderr=errors))
+        for rank, process in enumerate(both):
+            process.wait(120)
+            errors_told = (folder / f"stderr{rank}").read_text()
+            assert process.returncode == 0 and "deprecated" not in errors_told, errors_told
+        return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+    return run
 
 
-def test_two_processes_follow_one(tmp_path: Path) -> None:
+def test_two_processes_follow_one(tmp_path: Path, run_two: RunTwo) -> None:
     """Batch norm, instance norm, three discriminators, crops and film look; only the order of sums differs."""
     one = make_trainer()
     train(one, tmp_path / "one", RunOptions(log_every=1, validate_every=0, sample_every=0))
@@ -71,7 +76,7 @@ def test_two_processes_follow_one(tmp_path: Path) -> None:
             ), key
 
 
-def test_a_stop_asked_of_one_process_stops_both_and_resumes(tmp_path: Path) -> None:
+def test_a_stop_asked_of_one_process_stops_both_and_resumes(tmp_path: Path, run_two: RunTwo) -> None:
     (tmp_path / "stop").touch()
     states = run_two(tmp_path, "bn")
     assert [(complete, state["step"]) for complete, state in states] == [(False, 3)] * 2
@@ -99,6 +104,21 @@ def test_half_an_environment_is_an_error() -> None:
     with pytest.raises(ConfigError, match="torchrun"):
         Processes.from_environment({"WORLD_SIZE": "2", "RANK": "0"})
     assert Processes.from_environment({}).world_size == 1
+
+
+def test_a_process_that_nobody_joins_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "_JOIN_TIMEOUT", timedelta(seconds=1))
+    alone = {
+        "WORLD_SIZE": "2",
+        "RANK": "1",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
+    for name, value in alone.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="cannot join"):
+        Processes.from_environment(alone)
 
 
 def test_each_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
