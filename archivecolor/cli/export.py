@@ -28,6 +28,19 @@ if TYPE_CHECKING:
     help="The weights file to write; its folder's manifest.json is brought up to date.",
 )
 @click.option(
+    "--blend",
+    type=click.Path(path_type=Path),
+    metavar="WEIGHTS|RUN",
+    help="Blend with the weights of this file or run; then --data is needed, or the run's photographs.",
+)
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="How far of the way to --blend: 0 is RUN itself, 1 the other.",
+)
+@click.option(
     "--data",
     multiple=True,
     type=click.Path(path_type=Path),
@@ -41,6 +54,8 @@ if TYPE_CHECKING:
 def export(
     run: Path,
     output: Path,
+    blend: Path | None,
+    share: float,
     data: tuple[Path, ...],
     cache_dir: Path | None,
     device: str,
@@ -51,7 +66,8 @@ def export(
 
     RUN is a run folder; its newest checkpoint is taken, and its batch norms are calibrated on the photographs that
     the run was trained on. Large convolutions become int8 with a scale a channel, and how far that moves the colours
-    is measured on those that it held out.
+    is measured on those that it held out. --blend goes part of the way to other weights of the same shape: from a
+    network trained on L1 to one trained adversarially, say.
 
     \b
     archivecolor export runs/ibn-sn-md -o weights/ibn-sn-md.safetensors
@@ -64,11 +80,11 @@ def export(
     try:
         photos = _photos(run, data, cache_dir, chosen)
     except ArchiveColorError as error:
-        if data:
+        if data or blend:  # whose batch norms would be wrong
             raise
         if not quiet:
             print_warning(f"neither calibrated nor measured: {error} (name the run's photographs with --data)")
-    exported = export_run(run, output, photos=photos, device=chosen)
+    exported = export_run(run, output, towards=blend, share=share, photos=photos, device=chosen)
     trained = exported.trained
     shift = quantisation_error(exported, photos, chosen) if photos else None
 

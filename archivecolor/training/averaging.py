@@ -1,4 +1,4 @@
-"""The average of a generator over its training, which is what is scored and exported."""
+"""Averages of weights: of a generator over its training, which is scored and exported, and of two generators."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
+from archivecolor.errors import ConfigError
+from archivecolor.networks import Generator
+from archivecolor.networks.blocks import iterate_power
 from archivecolor.training.batches import Batches
 
+_POWER_ITERATIONS = 20
 _CALIBRATION_PHOTOS = 512
 
 
@@ -20,6 +24,24 @@ def follow(averaged: nn.Module, current: nn.Module, decay: float) -> None:
     mine, theirs = list(averaged.buffers()), list(current.buffers())
     if mine:
         torch._foreach_copy_(mine, theirs)
+
+
+@torch.no_grad()
+def blend(generator: Generator, other: Generator, share: float) -> None:
+    """Move the weights of ``generator`` towards ``other``'s, 0 not at all to 1 all the way.
+
+    Between a network trained on L1 and the same one trained adversarially lies every degree of daring (Wang et al.,
+    *ESRGAN*, ECCV workshops 2018, section 3.4, there called network interpolation). Its batch norms are to be
+    calibrated afterwards.
+
+    Raises:
+        ConfigError: the two have different shapes.
+    """
+    if generator.config != other.config:
+        raise ConfigError(f"networks of different shapes cannot be blended: {generator.config}, {other.config}")
+    torch._foreach_lerp_(list(generator.parameters()), list(other.parameters()), share)
+    for _ in range(_POWER_ITERATIONS):
+        iterate_power(generator)
 
 
 def calibrate_batch_norm(averaged: nn.Module, batches: Batches, amp_dtype: torch.dtype | None = None) -> None:

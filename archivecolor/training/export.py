@@ -11,11 +11,11 @@ import torch
 from archivecolor import __version__, color
 from archivecolor.errors import DataError
 from archivecolor.training.augment import make_batch
-from archivecolor.training.averaging import calibrate_batch_norm
+from archivecolor.training.averaging import blend, calibrate_batch_norm
 from archivecolor.training.batches import Batches
 from archivecolor.training.checkpoints import MetricsLog
 from archivecolor.training.data import PhotoSet
-from archivecolor.training.runs import TrainedGenerator, load_trained
+from archivecolor.training.runs import TrainedGenerator, load_start, load_trained
 from archivecolor.training.sampling import split_photos
 from archivecolor.weights import load_generator, save_generator
 
@@ -36,21 +36,31 @@ def export_run(
     path: Path,
     notes: dict[str, str] | None = None,
     *,
+    towards: Path | None = None,
+    share: float = 0.5,
     photos: PhotoSet | None = None,
     device: torch.device = _CPU,
 ) -> Exported:
     """Write the averaged generator of the newest checkpoint in ``run`` as safetensors weights.
 
-    With the run's ``photos`` its batch norms are calibrated first, on ``device``, as they are for a validation. The
-    metadata says how it was trained (preset, settings, photographs seen) and how it scored when last validated.
+    Its weights are blended with those of the file or run ``towards``, where one is named, so that they lie ``share``
+    of the way to it (`averaging.blend`). With the run's ``photos`` the batch norms are calibrated first, on
+    ``device``, as they are for a validation. The metadata says how it was trained (preset, settings, photographs
+    seen) and how it scored when last validated.
 
     Raises:
         DataError: no usable checkpoint, fewer photographs than a batch, or ``path`` does not name a safetensors file.
+        ConfigError: ``towards`` holds a network of another shape.
         WeightsError: ``path`` cannot be written.
     """
     if path.suffix != ".safetensors":
         raise DataError(f"{path}: weights are safetensors files; name it {path.stem}.safetensors")
     trained = load_trained(run)
+    if towards is not None:
+        other = load_start(towards).generator
+        assert other is not None
+        blend(trained.generator, other, share)
+        notes = {**(notes or {}), "blended": f"{share} of the way to {towards.name}"}
     if photos is not None:
         trained.generator.to(device)
         calibrate_batch_norm(trained.generator, Batches(trained.config, photos, device))

@@ -235,6 +235,31 @@ def test_a_run_starts_from_another_runs_networks(work: Path) -> None:
     assert nothing.exit_code == 1 and "not a run folder" in nothing.stderr
 
 
+def test_export_blends_two_networks(work: Path) -> None:
+    for name, images in (("first", 4), ("second", 40)):
+        done = invoke("train", "--config", work / "tiny.toml", "--out", work / name, "--images", images)
+        assert done.exit_code == 0, done.output
+    weights = {}
+    for share in (0, 0.25, 1):
+        path = work / f"{share}.safetensors"
+        done = invoke("export", work / "first", "-o", path, "--blend", work / "second", "--share", share)
+        assert done.exit_code == 0, done.output
+        weights[share] = load_generator(path).state_dict()
+    alone = work / "alone.safetensors"
+    assert invoke("export", work / "second", "-o", alone).exit_code == 0
+    assert read_metadata(work / "0.25.safetensors")["blended"] == "0.25 of the way to second"
+    for name, value in weights[0.25].items():
+        if name.endswith((".weight", ".bias")):
+            torch.testing.assert_close(value, torch.lerp(weights[0][name], weights[1][name], 0.25))
+    l_norm = torch.rand(2, 1, 32, 32) * 2 - 1
+    colours = load_generator(alone)(l_norm)
+    near, far = ((load_generator(work / f"{n}.safetensors")(l_norm) - colours).abs().mean() for n in (1, 0))
+    assert near < far / 4
+    (work / "photos").rename(work / "moved")
+    refused = invoke("export", work / "first", "-o", alone, "--blend", work / "second")
+    assert refused.exit_code == 1 and "photos" in refused.stderr
+
+
 def test_export_without_its_photographs_says_so(work: Path) -> None:
     run = work / "run"
     assert invoke("train", "--config", work / "tiny.toml", "--out", run, "--images", 8).exit_code == 0
