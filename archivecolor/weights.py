@@ -170,11 +170,15 @@ def _read_manifest(manifest: Path) -> dict[str, Any]:
 
 
 def _quantise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rounded up or down with the probability that keeps the mean: weights that were int8 before and have moved by less
+    than half a step since, in a short training, would else go back to where they were."""
     stored: dict[str, Tensor] = {}
+    random = torch.Generator().manual_seed(0)
     for name, tensor in state.items():
         if tensor.ndim == 4 and tensor.numel() >= _QUANTISE_FROM_ELEMENTS:
             scale = tensor.float().abs().amax(dim=(1, 2, 3)).clamp_min(1e-12) / 127
-            codes = (tensor.float() / scale.view(-1, 1, 1, 1)).round()
+            steps = tensor.float() / scale.view(-1, 1, 1, 1)
+            codes = (steps + torch.rand(steps.shape, generator=random).clamp(1e-3, 1 - 1e-3)).floor()
             stored[name] = codes.clamp(-127, 127).to(torch.int8).contiguous()
             stored[name + _SCALE_SUFFIX] = scale
         else:

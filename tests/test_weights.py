@@ -33,7 +33,7 @@ def saved(generator: Generator, tmp_path: Path) -> Path:
     return path
 
 
-def test_round_trip_is_within_half_a_step_of_int8(generator: Generator, saved: Path) -> None:
+def test_round_trip_is_within_a_step_of_int8(generator: Generator, saved: Path) -> None:
     loaded = weights.load_generator(saved)
     assert loaded.config == CONFIG and not loaded.training
     quantised = 0
@@ -41,7 +41,7 @@ def test_round_trip_is_within_half_a_step_of_int8(generator: Generator, saved: P
         got = loaded.state_dict()[name]
         if value.ndim == 4 and value.numel() >= 65536:
             step = value.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
-            assert torch.all((got - value).abs() <= step / 2 * 1.0001)
+            assert torch.all((got - value).abs() <= step * 1.0001)
             assert not torch.equal(got, value)
             quantised += 1
         else:
@@ -50,6 +50,24 @@ def test_round_trip_is_within_half_a_step_of_int8(generator: Generator, saved: P
     stored = load_file(saved)
     assert sum(t.dtype == torch.int8 for t in stored.values()) == quantised
     assert saved.stat().st_size < 0.45 * sum(4 * p.numel() for p in generator.parameters())
+
+
+def test_int8_weights_keep_what_little_they_have_learnt_since(
+    generator: Generator, saved: Path, tmp_path: Path
+) -> None:
+    """A short training moves them by less than the step of int8, which rounding to the nearest would undo."""
+    begun = weights.load_generator(saved)
+    weights.save_generator(begun, tmp_path / "again.safetensors")
+    again = weights.load_generator(tmp_path / "again.safetensors")
+    weight = begun.encoder[2].conv.weight
+    assert torch.equal(again.encoder[2].conv.weight, weight)
+    step = weight.detach().abs().amax(dim=(1, 2, 3), keepdim=True) / 127
+    inner = (weight.detach() / step).abs() < 126  # not the largest of a channel, which set its scale
+    with torch.no_grad():
+        weight.add_(torch.where(inner, 0.2 * step, 0))
+    weights.save_generator(begun, tmp_path / "moved.safetensors")
+    moved = weights.load_generator(tmp_path / "moved.safetensors").encoder[2].conv.weight.detach()
+    assert ((moved - again.encoder[2].conv.weight.detach()) / step)[inner].mean() == pytest.approx(0.2, abs=0.02)
 
 
 def test_int8_hardly_moves_the_output(generator: Generator, saved: Path) -> None:
