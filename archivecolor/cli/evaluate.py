@@ -23,6 +23,7 @@ from archivecolor.errors import ConfigError, DataError, WeightsError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from archivecolor.evaluation.table import Evaluation
     from archivecolor.networks import Generator
@@ -75,6 +76,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Preprocessing for VGG19; caffe is the paper's and sets the scale of Table I.",
 )
+@click.option(
+    "--film-look", is_flag=True, help="Show the networks what old film would have made of the photographs, seeded."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cuda, cuda:1, mps or cpu.")
 @click.option(
     "--precision",
@@ -115,6 +119,7 @@ def evaluate(
     grid: int,
     vgg: str | None,
     vgg_input: Any,
+    film_look: bool,
     device: str,
     precision: Any,
     batch_size: int | None,
@@ -160,7 +165,9 @@ def evaluate(
     from archivecolor.colorize.device import choose_device, choose_dtype
     from archivecolor.evaluation.table import evaluate as evaluate_methods
     from archivecolor.networks import fold_generator
+    from archivecolor.training import augment
     from archivecolor.training.data import load_photos
+    from archivecolor.training.sampling import Draws, hash_seed
 
     chosen = choose_device(device)
     dtype = choose_dtype(precision, chosen)
@@ -168,9 +175,13 @@ def evaluate(
     with decoding_bar(quiet) as on_decoded:
         photos = load_photos(data, size_px, cache=cache, cache_dir=cache_dir, on_progress=on_decoded)
     perceptual, reason = _perceptual(vgg, vgg_input, chosen)
+    looked = "The networks saw them as old film." if film_look else ""
     notes = [note for note in (photos.left_out_note, reason) if note]
     for note in notes if not quiet else ():
         print_warning(note)
+
+    def on_film(rgb: Tensor, done: int) -> Tensor:
+        return augment.film_look(rgb, Draws(hash_seed(0, done), len(rgb), slice(None), chosen))
 
     indices = choose_indices(photos, images)
     with _progress(len(indices), quiet) as on_progress:
@@ -180,10 +191,11 @@ def evaluate(
             device=chosen,
             dtype=dtype,
             perceptual=perceptual,
+            look=on_film if film_look else None,
             keep_pictures=grid,
             on_progress=on_progress,
         )
-    evaluation.note = "; ".join(notes)
+    evaluation.note = " ".join(note for note in (looked, "; ".join(notes)) if note)
     if out is not None:
         _write_all(evaluation, out)
     if as_json:
@@ -194,7 +206,7 @@ def evaluate(
         _show_table(evaluation)
 
 
-_PHOTOGRAPHS_ONLY = {"data", "images", "grid", "vgg", "vgg_input", "cache", "cache_dir"}
+_PHOTOGRAPHS_ONLY = {"data", "images", "grid", "vgg", "vgg_input", "film_look", "cache", "cache_dir"}
 _EITHER = {"methods", "films", "size_px", "out", "device", "precision", "batch_size", "as_json", "as_markdown"}
 
 

@@ -17,6 +17,8 @@ from archivecolor.evaluation.metrics import Scores
 GREY, TRUTH = "grey", "truth"
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
+Look = Callable[[Tensor, int], Tensor]
+"""Lightness (N, 1, S, S), 0..100, of (N, 3, S, S) R'G'B' 0..1 and the number of photographs before them."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def evaluate(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     perceptual: Perceptual | None = None,
+    look: Look | None = None,
     keep_pictures: int = 6,
     on_progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
@@ -98,6 +101,7 @@ def evaluate(
         methods: generators by name, each from ``l_norm`` (N, 1, S, S) to ``ab_norm`` (N, 2, S, S), on ``device``.
         dtype: what the generators compute in; measures are always float32 and more.
         perceptual: L_perc, left out where None.
+        look: what the generators see of the photographs instead of their lightness; measures and pictures go by that.
         keep_pictures: so many of the first photographs are kept, for the figure.
         on_progress: called with the photographs done.
 
@@ -111,9 +115,10 @@ def evaluate(
     pictures: dict[str, list[Tensor]] = {name: [] for name in names}
     done = 0
     for photos in batches:
-        true_lab = color.rgb_to_lab(photos.to(device).permute(0, 3, 1, 2).float() / 255)
+        rgb = photos.to(device).permute(0, 3, 1, 2).float() / 255
+        true_lab = color.rgb_to_lab(rgb)
         L, true_ab = true_lab[:, :1], true_lab[:, 1:]
-        l_norm = color.normalise_l(L).to(dtype)
+        l_norm = color.normalise_l(L if look is None else look(rgb, done)).to(dtype)
         chroma = {GREY: torch.zeros_like(true_ab), TRUTH: true_ab}
         for name, generator in methods.items():
             chroma[name] = color.denormalise_ab(generator(l_norm).float())

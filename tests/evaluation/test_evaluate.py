@@ -69,6 +69,24 @@ def test_rows(photos: torch.Tensor) -> None:
     torch.testing.assert_close(result.pictures["truth"], photos[:4].permute(0, 3, 1, 2) / 255, atol=1e-3, rtol=0)
 
 
+def test_what_the_networks_see_may_differ_from_what_they_are_held_against(photos: torch.Tensor) -> None:
+    seen: list[int] = []
+
+    def darker(rgb: torch.Tensor, done: int) -> torch.Tensor:
+        seen.append(done)
+        return color.rgb_to_lab(rgb)[:, :1] * 0.5
+
+    class Lightness(nn.Module):
+        def forward(self, l_norm: torch.Tensor) -> torch.Tensor:
+            return (l_norm + 1).expand(-1, 2, -1, -1) * 0.2
+
+    plain, dark = (evaluate(photos.split(3), {"L": Lightness()}, device=CPU, look=look) for look in (None, darker))
+    assert seen == [0, 3, 6]
+    assert dark.rows[1].colourfulness < 0.7 * plain.rows[1].colourfulness
+    assert [dark.rows[n] for n in (0, 2)] == [plain.rows[n] for n in (0, 2)]
+    torch.testing.assert_close(dark.pictures["truth"], plain.pictures["truth"])
+
+
 def test_l_perc_is_the_mean_over_all_images(photos: torch.Tensor) -> None:
     def mean_red(rgb: torch.Tensor, true_rgb: torch.Tensor) -> torch.Tensor:
         return (rgb - true_rgb)[:, 0].abs().mean(dim=(1, 2))
@@ -133,6 +151,16 @@ def test_command_writes_table_and_figures(work: Path, tmp_path: Path, monkeypatc
         image = cv2.imread(str(out / name))
         assert image.shape[0] >= smallest[0] and image.shape[1] >= smallest[1]
         assert len(np.unique(image.reshape(-1, 3), axis=0)) > 100, f"{name} is blank"
+
+
+def test_command_shows_the_networks_old_film(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = [work / "random.safetensors", "--json", "--film-look"]
+    first, second, plain = (
+        json.loads(invoke(work, *some, monkeypatch=monkeypatch).stdout)
+        for some in (arguments, arguments, arguments[:-1])
+    )
+    assert first == second and "old film" in first["note"] and "old film" not in plain["note"]
+    assert first["rows"][1]["l1"] != plain["rows"][1]["l1"] and first["rows"][0] == plain["rows"][0]
 
 
 def test_command_evaluates_the_runs_average(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
