@@ -262,7 +262,7 @@ def _stages_alone(
 
             def steady() -> Iterator[Batch]:
                 waiting = [
-                    Batch(some, coloured=replace(colours, glimpses=[], links=[]))
+                    Batch(some, coloured=replace(colours, glimpses=[], warps=[]))
                     for some, colours in zip(batches, coloured, strict=True)
                 ]
                 return steadied(waiting, colourist, workers, config.temporal)
