@@ -16,6 +16,7 @@ from archivecolor import color
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.mattes import Rectangle, lit_outside
 from archivecolor.colorize.motion import Glimpse, find_links, glimpse
+from archivecolor.colorize.motion_processes import FindLinks
 from archivecolor.colorize.recombine import Recombiner
 from archivecolor.colorize.transfer import download, fetch, upload
 from archivecolor.colorize.warping import Warps, warps_of
@@ -59,10 +60,21 @@ class Coloured:
 
 
 class Colourist:
-    """The film's engine, recombiner and picture; `colour` and `planes` may run in several threads at once."""
+    """The film's engine, recombiner and picture, and who looks for motion.
 
-    def __init__(self, source: Path, engine: Engine, recombiner: Recombiner, picture: Rectangle) -> None:
+    `colour`, `link` and `planes` may run in several threads at once.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        engine: Engine,
+        recombiner: Recombiner,
+        picture: Rectangle,
+        find_links: FindLinks = find_links,
+    ) -> None:
         self.source, self.engine, self.recombiner, self.picture = source, engine, recombiner, picture
+        self._find_links = find_links
         self._shape = engine.network_shape(picture.bottom - picture.top, picture.right - picture.left)
 
     def fit(self, luma: Sequence[npt.NDArray[Any]]) -> None:
@@ -111,7 +123,7 @@ class Colourist:
 
     def link(self, coloured: Coloured, before: Glimpse | None) -> None:
         """Fill in ``warps``; ``before`` is the glimpse of the frame before these."""
-        links = find_links(before, coloured.glimpses)
+        links = self._find_links(before, coloured.glimpses)
         coloured.warps = warps_of(links, (coloured.ab.shape[-2], coloured.ab.shape[-1]), coloured.ab.device)
 
     def planes(self, coloured: Coloured) -> list[Planes]:

@@ -5,23 +5,22 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.synchronize import Event
 from queue import Empty
 from types import TracebackType
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from archivecolor.colorize.batch import EngineCraft, Job, JobResult, run_job
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.progress import Progress, Stop
+from archivecolor.colorize.signals import ignore_parents_signals, signals_held_back
 from archivecolor.config import ColorizeConfig, WorkConfig
 from archivecolor.errors import ArchiveColorError
 from archivecolor.film import OutputSettings
@@ -29,8 +28,6 @@ from archivecolor.film import OutputSettings
 Result = TypeVar("Result")
 Follow = Callable[[Job], Progress]
 """Gives the progress of a job that begins."""
-_PARENTS_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-"""A terminal or a batch system sends them to all processes: the parent hears them, and tells its workers what to do."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +165,7 @@ class Processes:
         return result
 
     def _try(self, work: Callable[..., Result], arguments: Any, result: Future[Result], attempt: int) -> None:
-        with self._changing, _signals_held_back():  # until they are ignored, in workers that are started now
+        with self._changing, signals_held_back():  # until they are ignored, in workers that are started now
             pool = self._pool
             try:
                 future = pool.submit(work, *arguments)
@@ -210,19 +207,6 @@ def _kill_workers() -> None:
         process.kill()
 
 
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Processes that are started in the block are born with these signals blocked, where the system can do so."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 @dataclass
 class _Messenger:
     """A worker's progress, on its way to the parent."""
@@ -252,8 +236,7 @@ _places: list[_Place] = []  # of this worker process, set once when it starts
 
 
 def _start_worker(device_names: Any, threads: int, stopping: Event, messages: Any) -> None:
-    for number in _PARENTS_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    ignore_parents_signals()
     torch.set_num_threads(threads)
     _places.append(_Place(device_names.get(), stopping, messages))
     parent = multiprocessing.parent_process()
