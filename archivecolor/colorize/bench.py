@@ -14,6 +14,7 @@ import torch
 
 from archivecolor.colorize.colourist import Colourist
 from archivecolor.colorize.engine import Engine
+from archivecolor.colorize.motion_processes import MotionProcesses
 from archivecolor.colorize.parts import analyse, make_recombiner
 from archivecolor.colorize.pipeline import colorize_film
 from archivecolor.colorize.progress import NoProgress
@@ -121,9 +122,11 @@ def bench_film(
         with FilmReader(film, start_s=config.start_s, end_s=config.end_s, deinterlace=config.fields) as reader:
             info = reader.info
         plan = plan_output(info, scratch, settings)
-        colourist = Colourist(film, engine, make_recombiner(info, plan, config, engine.device), analyse(info).picture)
         transcode = _transcode(film, scratch, info, plan, config)
-        stages = _stages_alone(film, scratch, info, plan, config, colourist)
+        with MotionProcesses(engine.motion_processes if config.temporal else 0) as motion:
+            recombiner = make_recombiner(info, plan, config, engine.device)
+            colourist = Colourist(film, engine, recombiner, analyse(info).picture, motion.find_links)
+            stages = _stages_alone(film, scratch, info, plan, config, colourist)
     picture = info.picture
     return BenchResult(
         film=str(film),
@@ -262,7 +265,7 @@ def _stages_alone(
 
             def steady() -> Iterator[Batch]:
                 waiting = [
-                    Batch(some, coloured=replace(colours, glimpses=[], links=[]))
+                    Batch(some, coloured=replace(colours, glimpses=[], warps=[]))
                     for some, colours in zip(batches, coloured, strict=True)
                 ]
                 return steadied(waiting, colourist, workers, config.temporal)

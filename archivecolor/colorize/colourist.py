@@ -15,9 +15,11 @@ from torch import Tensor
 from archivecolor import color
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.mattes import Rectangle, lit_outside
-from archivecolor.colorize.motion import Glimpse, Link, find_motion, glimpse
+from archivecolor.colorize.motion import Glimpse, find_links, glimpse
+from archivecolor.colorize.motion_processes import FindLinks
 from archivecolor.colorize.recombine import Recombiner
 from archivecolor.colorize.transfer import download, fetch, upload
+from archivecolor.colorize.warping import Warps, warps_of
 from archivecolor.errors import FilmDecodeError
 from archivecolor.film import LumaFrame
 
@@ -46,22 +48,33 @@ class Coloured:
     Attributes:
         ab: (N, 2, h, w) a and b, float32, of what the network was shown.
         repeated: how many of the frames repeat an earlier one of them.
-        glimpses: the frames as `motion.find_motion` takes them, and `links` what it found between each and the one
-            before it. Both are empty until `Colourist.glimpses` and `Colourist.links` were asked for them.
+        glimpses: the frames as `motion.find_motion` takes them, and `warps` what it found between each and the one
+            before it. Both are empty until `Colourist.glimpse` and `Colourist.link` were asked for them.
     """
 
     shown: Shown
     ab: Tensor
     repeated: int = 0
     glimpses: list[Glimpse] = field(default_factory=list)
-    links: list[Link | None] = field(default_factory=list)
+    warps: list[Warps | None] = field(default_factory=list)
 
 
 class Colourist:
-    """The film's engine, recombiner and picture; `colour` and `planes` may run in several threads at once."""
+    """The film's engine, recombiner and picture, and who looks for motion.
 
-    def __init__(self, source: Path, engine: Engine, recombiner: Recombiner, picture: Rectangle) -> None:
+    `colour`, `link` and `planes` may run in several threads at once.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        engine: Engine,
+        recombiner: Recombiner,
+        picture: Rectangle,
+        find_links: FindLinks = find_links,
+    ) -> None:
         self.source, self.engine, self.recombiner, self.picture = source, engine, recombiner, picture
+        self._find_links = find_links
         self._shape = engine.network_shape(picture.bottom - picture.top, picture.right - picture.left)
 
     def fit(self, luma: Sequence[npt.NDArray[Any]]) -> None:
@@ -109,11 +122,9 @@ class Colourist:
         coloured.glimpses = [glimpse(L, whole) for L, whole in zip(lightness.numpy(), formats, strict=True)]
 
     def link(self, coloured: Coloured, before: Glimpse | None) -> None:
-        """Fill in ``links``; ``before`` is the glimpse of the frame before these."""
-        size = (coloured.ab.shape[-2], coloured.ab.shape[-1])
-        for after in coloured.glimpses:
-            coloured.links.append(None if before is None else find_motion(before, after, size))
-            before = after
+        """Fill in ``warps``; ``before`` is the glimpse of the frame before these."""
+        links = self._find_links(before, coloured.glimpses)
+        coloured.warps = warps_of(links, (coloured.ab.shape[-2], coloured.ab.shape[-1]), coloured.ab.device)
 
     def planes(self, coloured: Coloured) -> list[Planes]:
         """Y' (N, H, W) and Cb, Cr (N, h, w) code values in the output's depth, for each part of ``coloured``.

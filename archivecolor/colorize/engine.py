@@ -77,6 +77,15 @@ class Engine:
         """Batches to work on side by side: one a core, or, on a GPU, one computing while the CPU is at others."""
         return torch.get_num_threads() if self.device.type == "cpu" else _GPU_WORKERS
 
+    @property
+    def motion_processes(self) -> int:
+        """How many processes should look for motion; 0 where the workers' threads do so themselves.
+
+        On a GPU the workers wait for one each. On a CPU, whose cores the network keeps busy, nothing would be gained.
+        """
+        cores = torch.get_num_threads()
+        return min(_GPU_WORKERS, max(1, cores // 2)) if self.device.type == "cuda" else 0
+
     @torch.inference_mode()
     def fit(self, frames: Sequence[Tensor]) -> None:
         """Go over to 8-bit arithmetic for a film, where the CPU is fast in it and the film's colours stay the same.

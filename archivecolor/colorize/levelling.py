@@ -12,14 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archivecolor.colorize.motion import Link, Plane
+from archivecolor.colorize.warping import STRIDE, Warp, Warps
 
 _MEMORY: Final = 1 - 1 / 500
 """Share of the drift that is remembered from frame to frame, so that its errors do not add up for ever."""
 _MOST_TINT: Final = 15.0
 _MOST_GAIN: Final = 1.5
 _LEAST_TRUST: Final = 0.1
-_STRIDE: Final = 4  # every so many-th pixel is enough for a mean
 
 
 class Leveller:
@@ -29,14 +28,14 @@ class Leveller:
         self._previous: Tensor | None = None
         self._tint = self._gain = torch.zeros(())
 
-    def __call__(self, ab: Tensor, link: Link | None) -> Tensor:
-        """Level (1, 2, h, w) ``ab``; ``link`` is the motion from the frame before it, None where a shot begins."""
-        if link is None or self._previous is None:
+    def __call__(self, ab: Tensor, warps: Warps | None) -> Tensor:
+        """Level (1, 2, h, w) ``ab``; ``warps`` are the motion from the frame before it, None where a shot begins."""
+        if warps is None or self._previous is None:
             self._tint, self._gain = ab.new_zeros(2), ab.new_zeros(())
-        elif min(float(link.trust_back.mean()), float(link.trust_ahead.mean())) >= _LEAST_TRUST:
+        elif min(warps.back.mean_trust, warps.ahead.mean_trust) >= _LEAST_TRUST:
             # Moving a picture blurs it. Each of the two is moved once, so that their strengths stay comparable.
-            onto = _change(_moved(self._previous, link.back), _thinned(ab), link.trust_back)
-            back = _change(_thinned(self._previous), _moved(ab, link.ahead), link.trust_ahead)
+            onto = _change(_moved(self._previous, warps.back), _thinned(ab), warps.back)
+            back = _change(_thinned(self._previous), _moved(ab, warps.ahead), warps.ahead)
             tint, gain = ((one + other) / 2 for one, other in zip(onto, back, strict=True))
             self._tint, self._gain = _MEMORY * self._tint + tint, _MEMORY * self._gain + gain
         self._previous = ab
@@ -45,10 +44,9 @@ class Leveller:
         return (ab - mean) * gain + mean - self._tint.clamp(-_MOST_TINT, _MOST_TINT).view(1, 2, 1, 1)
 
 
-def _change(before: Tensor, after: Tensor, trust: Plane) -> tuple[Tensor, Tensor]:
+def _change(before: Tensor, after: Tensor, warp: Warp) -> tuple[Tensor, Tensor]:
     """By how much the mean, (2,), and the logarithm of the spread, (), of trusted ab grow, both (2, h, w)."""
-    weight = torch.from_numpy(trust[::_STRIDE, ::_STRIDE].copy()).to(before.device)
-    weight = weight / weight.sum()
+    weight = warp.coarse_trust[0, 0] / warp.coarse_trust.sum()
     means, spreads = [], []
     for ab in (before, after):
         mean = (ab * weight).sum(dim=(1, 2))
@@ -59,10 +57,9 @@ def _change(before: Tensor, after: Tensor, trust: Plane) -> tuple[Tensor, Tensor
 
 
 def _thinned(ab: Tensor) -> Tensor:
-    return ab[0, :, ::_STRIDE, ::_STRIDE]
+    return ab[0, :, ::STRIDE, ::STRIDE]
 
 
-def _moved(ab: Tensor, grid: Plane) -> Tensor:
-    places = torch.from_numpy(grid[::_STRIDE, ::_STRIDE].copy())[None].to(ab.device)
-    moved: Tensor = F.grid_sample(ab, places, padding_mode="border", align_corners=False)[0]
+def _moved(ab: Tensor, warp: Warp) -> Tensor:
+    moved: Tensor = F.grid_sample(ab, warp.coarse_grid, padding_mode="border", align_corners=False)[0]
     return moved

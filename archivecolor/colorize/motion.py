@@ -6,6 +6,8 @@ Everything here runs on the CPU and needs lightness alone.
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -32,11 +34,11 @@ _NOISE_VARIANCE = 4.0  # L* squared: windows with less detail do not count as al
 
 @dataclass(frozen=True)
 class Link:
-    """Motion between two frames of one size, the earlier and the later, at the size (h, w) of their ab.
+    """Motion between two frames of one size, the earlier and the later, at the size (h, w) of their `Glimpse.small`.
 
     Attributes:
-        back: (h, w, 2) float32: where in the earlier frame each pixel of the later one was; x and y, -1 to 1 from edge
-            to edge, as `torch.nn.functional.grid_sample` takes them.
+        back: (h, w, 2) float32: how far each pixel of the later frame is from where it was in the earlier one; x and y,
+            in halves of the picture's width and height.
         ahead: the same from the earlier frame to the later.
         trust_back: (h, w) float32, 0..1: how well the earlier frame, moved, explains the later.
         trust_ahead: how well the later frame explains the earlier.
@@ -80,8 +82,8 @@ def glimpse(L: Plane, frame_format: object = None) -> Glimpse:
     return Glimpse(np.clip(evened_out, 0, 255).astype(np.uint8), max(deviation, _LEAST_CONTRAST), frame_format)
 
 
-def find_motion(earlier: Glimpse, later: Glimpse, size: tuple[int, int]) -> Link | None:
-    """Motion both ways between two frames, for ab of ``size``, height and width; None if their formats differ.
+def find_motion(earlier: Glimpse, later: Glimpse) -> Link | None:
+    """Motion both ways between two frames; None if their formats differ.
 
     The flow is that of Kroeger et al., *Fast Optical Flow using Dense Inverse Search*, ECCV 2016.
     """
@@ -98,23 +100,20 @@ def find_motion(earlier: Glimpse, later: Glimpse, size: tuple[int, int]) -> Link
     trust_back = _trust(after - moved, back, ahead, contrast)
     trust_ahead = _trust(before - _warp(after, ahead), ahead, back, contrast)
     likeness = _likeness(after, moved, contrast)
-    return Link(_grid(back, size), _grid(ahead, size), _resize(trust_back, size), _resize(trust_ahead, size), likeness)
+    h, w = after.shape
+    to_halves = np.array([2 / w, 2 / h], np.float32)
+    return Link(back * to_halves, ahead * to_halves, trust_back, trust_ahead, likeness)
+
+
+def find_links(before: Glimpse | None, frames: Sequence[Glimpse]) -> list[Link | None]:
+    """`find_motion` between each of some frames in a row and the one before it, of which the first has ``before``."""
+    pairs = itertools.pairwise([before, *frames])
+    return [None if one is None or other is None else find_motion(one, other) for one, other in pairs]
 
 
 def _flow(search: cv2.DISOpticalFlow, a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> Plane:
     found: Plane = search.calc(a, b, np.zeros((*a.shape, 2), np.float32)).astype(np.float32, copy=False)
     return found
-
-
-def _grid(flow: Plane, size: tuple[int, int]) -> Plane:
-    """Flow in pixels of its own size to `Link.back`'s coordinates at ``size``."""
-    to_edges = np.array([2 / flow.shape[1], 2 / flow.shape[0]], np.float32)
-    return _resize(flow * to_edges, size) + _edge_coordinates(*size)
-
-
-def _resize(plane: Plane, size: tuple[int, int]) -> Plane:
-    resized = cv2.resize(plane, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    return resized.astype(np.float32, copy=False)
 
 
 def _settle(a: Plane, b: Plane, flow: Plane, contrast: float) -> Plane:
@@ -161,12 +160,6 @@ def _centres(h: int, w: int) -> Plane:
     """Column and row of every pixel; (h, w, 2)."""
     y, x = np.mgrid[0:h, 0:w]
     return np.stack([x, y], axis=-1).astype(np.float32)
-
-
-@functools.lru_cache(maxsize=4)
-def _edge_coordinates(h: int, w: int) -> Plane:
-    """-1 to 1 from edge to edge, at each pixel's centre; x and y, (h, w, 2)."""
-    return ((_centres(h, w) * 2 + 1) / np.array([w, h], np.float32) - 1).astype(np.float32)
 
 
 def _quantile(values: Plane, share: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,7 @@ from archivecolor.colorize.colourist import Colourist
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.journal import Journal, Restart, Segment
 from archivecolor.colorize.mattes import Rectangle, find_picture
+from archivecolor.colorize.motion_processes import MotionProcesses
 from archivecolor.colorize.places import open_reader
 from archivecolor.colorize.progress import Progress, Stage, Stop
 from archivecolor.colorize.recombine import PlaneFormat, Recombiner
@@ -131,14 +133,16 @@ def colour_part(
         raise StoppedError(f"{film.output}: stopped; the same command goes on with it")
     if done:
         progress.say(f"{film.output}: {sum(segment.frames for segment in done)} frames are done; going on behind them")
-    colourist = Colourist(
-        film.source, engine, make_recombiner(film.info, film.plan, film.config, engine.device), analysis.picture
-    )
-    colourist.fit(analysis.luma)
-    picture = film.info.picture
-    space.require(_FRAMES_TO_BEGIN * picture.height_px * picture.width_px)
-    task = _Task(film, part, journal, segment_frames, colourist, progress, stop, space)
-    with Workers(engine.workers) as workers:
+    steadies = film.config.temporal > 0 or film.config.shot_consistency
+    with ExitStack() as stack:
+        motion = stack.enter_context(MotionProcesses(engine.motion_processes if steadies else 0))
+        recombiner = make_recombiner(film.info, film.plan, film.config, engine.device)
+        colourist = Colourist(film.source, engine, recombiner, analysis.picture, motion.find_links)
+        colourist.fit(analysis.luma)
+        picture = film.info.picture
+        space.require(_FRAMES_TO_BEGIN * picture.height_px * picture.width_px)
+        task = _Task(film, part, journal, segment_frames, colourist, progress, stop, space)
+        workers = stack.enter_context(Workers(engine.workers))
         if engine.device.type == "cuda":
             expected = frames_expected(film.info, film.config)
             size = engine.batch_for(picture.height_px, picture.width_px)

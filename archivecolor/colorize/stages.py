@@ -121,8 +121,8 @@ def steadied(
     for batch in workers.map(find_motion, after_one_another()):
         waiting.append(batch)
         if batch.coloured:
-            ready += steadier.push(batch.coloured.ab, batch.coloured.glimpses, batch.coloured.links)
-            batch.coloured.links.clear()
+            ready += steadier.push(batch.coloured.ab, batch.coloured.glimpses, batch.coloured.warps)
+            batch.coloured.warps.clear()
         yield from complete()
     ready += steadier.flush()
     yield from complete()

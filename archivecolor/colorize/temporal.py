@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archivecolor.colorize.levelling import Leveller
-from archivecolor.colorize.motion import Glimpse, Link, find_motion
-from archivecolor.colorize.transfer import upload_floats
+from archivecolor.colorize.motion import Glimpse, find_motion
+from archivecolor.colorize.warping import STRIDE, Warp, Warps, warps_of
 
 BLOCK: Final = 16
 """Frames of a shot that are finished at a time, counted from its beginning."""
@@ -28,7 +28,6 @@ LOOK_AHEAD: Final = 8
 LONGEST_FLASH: Final = 2
 """So many frames that look like nothing around them do not end a shot: a flash, a splice, a damaged frame."""
 _MOST_GAIN: Final = 1.5
-_STRIDE: Final = 4  # every so many-th pixel is enough for a mean over the picture
 
 
 @dataclass(frozen=True)
@@ -69,61 +68,41 @@ class _Sums:
         colourfulness, weight = torch.stack([one.colourfulness for one in frames], dim=1)
         ab = sums[:, :2] / sums[:, 2:]
         gain = (colourfulness / weight + 0.1) / (_colourfulness(ab) + 0.1)
-        mean = ab[..., ::_STRIDE, ::_STRIDE].mean(dim=(2, 3)).square().sum(dim=1)
+        mean = ab[..., ::STRIDE, ::STRIDE].mean(dim=(2, 3)).square().sum(dim=1)
         energies = (energy[:, 0] / energy[:, 1]).mean(dim=(1, 2)), _energy(ab).mean(dim=(1, 2, 3))
         had, has = ((energy - mean).clamp_min(0).add(1).sqrt() + 0.3 * mean.sqrt() for energy in energies)
         most = (had / has).clamp_max(_MOST_GAIN)
         return ab.mul_(torch.minimum(gain, most).clamp_min(1).view(-1, 1, 1, 1))
 
-
-class _Carry:
-    """How the sums of a neighbour come over: moved by ``grid``, (h, w, 2), and weakened by ``trust``, (h, w)."""
-
-    def __init__(self, grid: Tensor, trust: Tensor, mean_trust: float, strength: float) -> None:
-        self._grid, self._trust = grid[None], trust[None, None]
-        self._mean_trust, self._strength = mean_trust, strength
-
-    @staticmethod
-    def both_ways(
-        links: Sequence[Link | None], strength: float, device: torch.device
-    ) -> list[tuple[_Carry, _Carry] | None]:
-        """For each link the carry onto the later of its frames, and onto the earlier; brought to ``device`` at once."""
-        known = [link for link in links if link is not None]
-        grids = upload_floats([grid for link in known for grid in (link.back, link.ahead)], device)
-        planes = [trust for link in known for trust in (link.trust_back, link.trust_ahead)]
-        trusts = zip(upload_floats(planes, device), (float(plane.mean()) for plane in planes), strict=True)
-        carries = iter([_Carry(grid, *trust, strength) for grid, trust in zip(grids, trusts, strict=True)])
-        return [None if link is None else (next(carries), next(carries)) for link in links]
-
-    def onto(self, several: Sequence[_Sums], neighbour: _Sums) -> list[_Sums]:
-        """Each of ``several`` plus this frame's share of the neighbour's."""
-        ab = self._add([one.ab for one in several], neighbour.ab, 1)
-        energy = self._add([one.energy for one in several], neighbour.energy, _STRIDE)
-        share = neighbour.colourfulness * (self._mean_trust * self._strength)
-        colourfulness = [one.colourfulness + share for one in several]
-        return [_Sums(*sums) for sums in zip(ab, energy, colourfulness, strict=True)]
-
-    def _add(self, planes: Sequence[Tensor], total: Tensor, stride: int) -> list[Tensor]:
-        grid, trust = self._grid[:, ::stride, ::stride], self._trust[..., ::stride, ::stride]
-        moved = F.grid_sample(total, grid, padding_mode="border", align_corners=False)
-        return [torch.addcmul(plane, moved, trust, value=self._strength) for plane in planes]
+    def onto(self, several: Sequence[_Sums], warp: Warp, strength: float) -> list[_Sums]:
+        """Each of ``several`` frames plus its share of these sums, moved by ``warp`` and weakened by its trust."""
+        ab = F.grid_sample(self.ab, warp.grid, padding_mode="border", align_corners=False)
+        energy = F.grid_sample(self.energy, warp.coarse_grid, padding_mode="border", align_corners=False)
+        share = warp.mean_trust * strength
+        return [
+            _Sums(
+                torch.addcmul(own.ab, ab, warp.trust, value=strength),
+                torch.addcmul(own.energy, energy, warp.coarse_trust, value=strength),
+                torch.add(own.colourfulness, self.colourfulness, alpha=share),
+            )
+            for own in several
+        ]
 
 
 @dataclass
 class _Frame:
     """A frame on its way, its own sums, and those of it and the frames before it.
 
-    ``from_previous`` is None where a shot begins, and ``carries`` (`_Carry.both_ways`) belong to it. A frame that is
-    ``alone`` takes no part in the averages.
+    ``from_previous`` is the motion since the frame before it, None where a shot begins; ``from_next`` moves the frame
+    after it to it. A frame that is ``alone`` takes no part in the averages.
     """
 
     glimpse: Glimpse
-    from_previous: Link | None
-    carries: tuple[_Carry, _Carry] | None
+    from_previous: Warps | None
     ab: Tensor
     own: _Sums
     forward: _Sums
-    from_next: _Carry | None = None
+    from_next: Warp | None = None
     alone: bool = False
     steady: Tensor | None = None
 
@@ -157,21 +136,20 @@ class Steadier:
         self._finished: list[Tensor] = []
 
     @torch.inference_mode()
-    def push(self, ab: Tensor, glimpses: Sequence[Glimpse], links: Sequence[Link | None]) -> list[Tensor]:
+    def push(self, ab: Tensor, glimpses: Sequence[Glimpse], warps: Sequence[Warps | None]) -> list[Tensor]:
         """Take the next frames.
 
         Args:
             ab: (N, 2, h, w) float32 on any device.
             glimpses: the same frames, as the motion search sees them.
-            links: the motion between each of them and the frame before it; None for the first.
+            warps: the motion between each of them and the frame before it; None for the first.
 
         Returns:
             Steady ab, (2, h, w) each, of those of the oldest frames whose turn it is.
         """
         sums = (own for some in torch.split(ab, _at_once(ab.device)) for own in _Sums.of(some))
-        carries = _Carry.both_ways(links, self.strength, ab.device)
-        for glimpse, link, carry, frame, own in zip(glimpses, links, carries, torch.split(ab, 1), sums, strict=True):
-            self._add(_Frame(glimpse, link, carry, frame, own, own))
+        for glimpse, motion, frame, own in zip(glimpses, warps, torch.split(ab, 1), sums, strict=True):
+            self._add(_Frame(glimpse, motion, frame, own, own))
         return self._take()
 
     @torch.inference_mode()
@@ -189,18 +167,18 @@ class Steadier:
     def _add(self, frame: _Frame) -> None:
         """Find the frame's place: next in the shot, end of a flash, or perhaps the first of another shot."""
         if self._last is None:
-            self._join(frame, None, None)
+            self._join(frame, None)
             return
-        link, carries = frame.from_previous, frame.carries
+        warps = frame.from_previous
         if self._doubtful:
-            link = find_motion(self._last.glimpse, frame.glimpse, (frame.ab.shape[-2], frame.ab.shape[-1]))
-            [carries] = _Carry.both_ways([link], self.strength, frame.ab.device)
-        if link is not None and link.in_one_shot:
+            link = find_motion(self._last.glimpse, frame.glimpse)
+            [warps] = warps_of([link], (frame.ab.shape[-2], frame.ab.shape[-1]), frame.ab.device)
+        if warps is not None and warps.in_one_shot:
             for flash in self._doubtful:
                 flash.alone = True
             self._shot += self._doubtful
             self._doubtful = []
-            self._join(frame, link, carries)
+            self._join(frame, warps)
             return
         self._doubtful.append(frame)
         if len(self._doubtful) > LONGEST_FLASH:
@@ -213,14 +191,14 @@ class Steadier:
         for frame in doubtful:
             self._add(frame)
 
-    def _join(self, frame: _Frame, link: Link | None, carries: tuple[_Carry, _Carry] | None) -> None:
-        frame.from_previous, frame.carries = link, None
-        if carries is None or self._last is None:
+    def _join(self, frame: _Frame, warps: Warps | None) -> None:
+        frame.from_previous = warps
+        if warps is None or self._last is None:
             self.shots += 1
             self.shot_starts.append(self._done)
         else:
-            from_previous, self._last.from_next = carries
-            [frame.forward] = from_previous.onto([frame.own], self._last.forward)
+            self._last.from_next = warps.ahead
+            [frame.forward] = self._last.forward.onto([frame.own], warps.back, self.strength)
         self._last = frame
         self._shot.append(frame)
         if sum(not one.alone for one in self._shot) >= BLOCK + LOOK_AHEAD:
@@ -240,7 +218,8 @@ class Steadier:
             if backward is None or frame.from_next is None:
                 sums = [frame.own, frame.forward]
             else:
-                sums = frame.from_next.onto([frame.own, frame.forward] if finishes else [frame.own], backward)
+                several = [frame.own, frame.forward] if finishes else [frame.own]
+                sums = backward.onto(several, frame.from_next, self.strength)
             backward = sums[0]
             if finishes:
                 sought.append((frame, sums[1]))
@@ -271,10 +250,10 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
 
 def _energy(ab: Tensor) -> Tensor:
     """(N, 1, h / 4, w / 4) a^2 + b^2 of every fourth pixel of (N, 2, h, w)."""
-    return ab[..., ::_STRIDE, ::_STRIDE].square().sum(dim=1, keepdim=True)
+    return ab[..., ::STRIDE, ::STRIDE].square().sum(dim=1, keepdim=True)
 
 
 def _colourfulness(ab: Tensor) -> Tensor:
     """(N,): Hasler and Süsstrunk's measure (2003) on a sample of (N, 2, h, w) ab, spread plus 0.3 times mean."""
-    variance, mean = torch.var_mean(ab[..., ::_STRIDE, ::_STRIDE], dim=(2, 3), correction=0)
+    variance, mean = torch.var_mean(ab[..., ::STRIDE, ::STRIDE], dim=(2, 3), correction=0)
     return variance.sum(dim=1).sqrt() + 0.3 * mean.square().sum(dim=1).sqrt()

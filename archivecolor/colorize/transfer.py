@@ -32,11 +32,9 @@ def upload(planes: Sequence[Codes], device: torch.device) -> Tensor:
     return luma if is_8_bit else luma.int().bitwise_and_(0xFFFF)
 
 
-def upload_floats(arrays: Sequence[npt.NDArray[np.float32]], device: torch.device) -> Sequence[Tensor]:
-    """Float32 arrays of one shape, each as a tensor on ``device``; on a CPU they share their memory."""
-    if device.type == "cpu" or not arrays:
-        return [torch.from_numpy(array) for array in arrays]
-    return _send(arrays, torch.float32, device).unbind()
+def upload_floats(arrays: Sequence[npt.NDArray[np.float32]], device: torch.device) -> Tensor:
+    """(N, ...) on ``device``, of N float32 arrays of one shape."""
+    return _send(arrays, torch.float32, device)
 
 
 def download(planes: Sequence[Tensor], bit_depth: int) -> list[Codes]:

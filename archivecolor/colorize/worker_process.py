@@ -11,10 +11,8 @@ import multiprocessing
 import os
 import pickle
 import queue
-import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final
@@ -22,10 +20,9 @@ from typing import Any, Final
 import torch
 
 from archivecolor.colorize.progress import Stop
+from archivecolor.colorize.signals import ignore_parents_signals, signals_held_back
 from archivecolor.errors import ArchiveColorError
 
-_PARENTS_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-"""A terminal or a batch system sends them to all processes: the parent hears them, and tells its workers what to do."""
 _LOOK_EVERY_S: Final = 0.1
 _TIME_TO_END_S: Final = 10.0
 _STOP: Final = b"stop"
@@ -48,7 +45,7 @@ class WorkerProcess:
         self._process = _SPAWN.Process(target=_work_for_parent, args=(theirs, device, threads), name=f"worker {device}")
         self._told_to_stop = False
         try:
-            with _signals_held_back():  # until they are ignored there
+            with signals_held_back():  # until they are ignored there
                 self._process.start()
         finally:
             theirs.close()
@@ -109,19 +106,6 @@ class WorkerProcess:
         self._pipe.close()
 
 
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Processes that are started in the block are born with these signals blocked, where the system can do so."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 @dataclass(frozen=True)
 class _Place:
     """What a worker process has got from its parent."""
@@ -153,8 +137,7 @@ def tell_parent(method: str, *arguments: Any) -> None:
 
 
 def _work_for_parent(pipe: Connection[bytes, bytes], device: str, threads: int) -> None:
-    for number in _PARENTS_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    ignore_parents_signals()
     torch.set_num_threads(threads)
     place = _Place(device, threading.Event(), pipe)
     _places.append(place)

@@ -205,7 +205,7 @@ class _View:
 
     def step_to(self, other: _View) -> Step | None:
         """Flow from this frame to ``other``, the next one; None where a cut lies between them."""
-        link = find_motion(self._glimpse, other._glimpse, (8, 8))
+        link = find_motion(self._glimpse, other._glimpse)
         if link is None or not link.in_one_shot:
             return None
         flow, back = self._flow_to(other), other._flow_to(self)

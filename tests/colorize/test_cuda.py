@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,12 +14,13 @@ from archivecolor.colorize import stages
 from archivecolor.colorize.colourist import Colourist
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.mattes import Rectangle
-from archivecolor.colorize.motion import find_motion, glimpse
+from archivecolor.colorize.motion import find_links, glimpse
 from archivecolor.colorize.pipeline import colorize_film
 from archivecolor.colorize.recombine import PlaneFormat, Recombiner
 from archivecolor.colorize.stages import Batch, colour_batches, warm_up
 from archivecolor.colorize.temporal import Steadier
 from archivecolor.colorize.transfer import download, fetch, upload, upload_floats
+from archivecolor.colorize.warping import warps_of
 from archivecolor.colorize.workers import Workers
 from archivecolor.config import ColorizeConfig
 from archivecolor.film import LumaFrame, OutputSettings
@@ -109,17 +109,16 @@ def test_steadying(device: str, level: bool) -> None:
     rng, one, other = np.random.default_rng(0), texture(1), texture(2)
     frames = [worn(moved(one, n, 0), rng) for n in range(29)] + [worn(moved(other, 0, n), rng) for n in range(21)]
     frames[9] = np.full_like(one, 100)
-    size = (SIDE_PX, SIDE_PX)
     ab = torch.from_numpy(np.stack([[texture(n + 50), texture(n + 150)] for n in range(50)])) - 50
     seen = [glimpse(frame) for frame in frames]
-    links = [None, *(find_motion(a, b, size) for a, b in itertools.pairwise(seen))]
+    links = find_links(None, seen)
     steady = {}
     for name in ("cpu", device):
-        steadier = Steadier(0.9, level=level)
+        steadier, warps = Steadier(0.9, level=level), warps_of(links, (SIDE_PX, SIDE_PX), torch.device(name))
         out = []
         for start in range(0, 50, 12):
             some = slice(start, start + 12)
-            out += steadier.push(ab[some].to(name), seen[some], links[some])
+            out += steadier.push(ab[some].to(name), seen[some], warps[some])
         steady[name] = torch.stack([*out, *steadier.flush()]).cpu()
         assert list(steadier.shot_starts) == [0, 29]
     assert (steady["cpu"] - ab).abs().mean() > 1
@@ -129,11 +128,10 @@ def test_steadying(device: str, level: bool) -> None:
 @everywhere
 def test_floats_come_back(device: str) -> None:
     arrays = [np.random.default_rng(n).standard_normal((7, 5, 2)).astype(np.float32) for n in range(3)]
-    assert not upload_floats([], torch.device(device))
     sent = upload_floats(arrays, torch.device(device))
-    for array, back in zip(arrays, fetch(sent), strict=True):
-        assert back.device == CPU
-        np.testing.assert_array_equal(back.numpy(), array)
+    [back] = fetch([sent])
+    assert back.device == CPU
+    np.testing.assert_array_equal(back.numpy(), np.stack(arrays))
 
 
 @everywhere

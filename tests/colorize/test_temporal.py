@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import cv2
@@ -10,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from archivecolor.colorize.motion import find_motion, glimpse
+from archivecolor.colorize.motion import find_links, glimpse
 from archivecolor.colorize.temporal import BLOCK, LONGEST_FLASH, LOOK_AHEAD, Steadier
+from archivecolor.colorize.warping import warps_of
 from tests.colorize.moving import SIDE_PX, moved, texture, worn
 
 SIZE = (SIDE_PX, SIDE_PX)
@@ -27,12 +27,12 @@ def steady(
 ) -> tuple[torch.Tensor, Steadier]:
     formats = formats or [None] * len(lightness)
     seen = [glimpse(L, kind) for L, kind in zip(lightness, formats, strict=True)]
-    links = [None, *(find_motion(a, b, SIZE) for a, b in itertools.pairwise(seen))]
+    warps = warps_of(find_links(None, seen), SIZE, ab.device)
     steadier = Steadier(strength)
     out: list[torch.Tensor] = []
     for start in range(0, len(seen), batch):
         some = slice(start, start + batch)
-        out += steadier.push(ab[some], seen[some], links[some])
+        out += steadier.push(ab[some], seen[some], warps[some])
         assert len(out) >= min(start + batch, len(seen)) - BLOCK - LOOK_AHEAD - LONGEST_FLASH
     out += steadier.flush()
     return torch.stack(out), steadier
@@ -172,9 +172,9 @@ def test_a_strength_of_nothing_changes_nothing() -> None:
 
 def level(lightness: Sequence[np.ndarray], ab: torch.Tensor, *, strength: float = 0.9) -> torch.Tensor:
     seen = [glimpse(L) for L in lightness]
-    links = [None, *(find_motion(a, b, SIZE) for a, b in itertools.pairwise(seen))]
+    warps = warps_of(find_links(None, seen), SIZE, ab.device)
     leveller = Steadier(strength, level=True)
-    return torch.stack([*leveller.push(ab, seen, links), *leveller.flush()])
+    return torch.stack([*leveller.push(ab, seen, warps), *leveller.flush()])
 
 
 def test_a_level_shot_drifts_neither_in_tint_nor_in_strength() -> None:
