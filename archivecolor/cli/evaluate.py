@@ -162,6 +162,8 @@ def evaluate(
     if precision == "int8":
         raise click.UsageError("--precision int8 is fitted to a film; it goes with --film")
 
+    import torch
+
     from archivecolor.colorize.device import choose_device, choose_dtype
     from archivecolor.evaluation.table import evaluate as evaluate_methods
     from archivecolor.networks import fold_generator
@@ -181,7 +183,11 @@ def evaluate(
         print_warning(note)
 
     def on_film(rgb: Tensor, done: int) -> Tensor:
-        return augment.film_look(rgb, Draws(hash_seed(0, done), len(rgb), slice(None), chosen))
+        looks = []
+        for number, photo in enumerate(torch.split(rgb.cpu(), 1), done):  # on every device, and in any batch, the same
+            draws = Draws(hash_seed(0, number), 1, slice(None), photo.device)
+            looks.append(augment.film_look(photo, draws))
+        return torch.cat(looks).to(rgb.device)
 
     indices = choose_indices(photos, images)
     with _progress(len(indices), quiet) as on_progress:

@@ -14,6 +14,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
@@ -30,6 +31,7 @@ FindLinks = Callable[[Glimpse | None, Sequence[Glimpse]], list[Link | None]]
 
 _SERVE: Final = "import sys; sys.path[:] = sys.argv[1:]; from archivecolor.colorize.motion_worker import serve; serve()"
 _MOST_END_S: Final = 5.0
+_MOST_SEARCH_S: Final = 60.0  # a batch takes a tenth of a second
 
 
 class MotionProcesses:
@@ -100,10 +102,16 @@ class _Process:
         self._requests, self._answers = self._process.stdin, self._process.stdout
 
     def find_links(self, before: Glimpse | None, frames: Sequence[Glimpse]) -> list[Link | None]:
-        """Raises `OSError`, `EOFError` or `pickle.UnpicklingError` where the process has died."""
-        pickle.dump((before, frames), self._requests, pickle.HIGHEST_PROTOCOL)
-        self._requests.flush()
-        return cast("list[Link | None]", pickle.load(self._answers))
+        """Raises `OSError`, `EOFError` or `pickle.UnpicklingError` where the process died, or hung and was killed."""
+        limit = threading.Timer(_MOST_SEARCH_S, self._process.kill)
+        limit.daemon = True
+        limit.start()
+        try:
+            pickle.dump((before, frames), self._requests, pickle.HIGHEST_PROTOCOL)
+            self._requests.flush()
+            return cast("list[Link | None]", pickle.load(self._answers))
+        finally:
+            limit.cancel()
 
     def hang_up(self) -> None:
         """Have it end, once it has done what it is at."""

@@ -14,6 +14,7 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
@@ -45,6 +46,7 @@ class WorkerProcess:
         self._process = _SPAWN.Process(target=_work_for_parent, args=(theirs, device, threads), name=f"worker {device}")
         self._told_to_stop = False
         try:
+            resource_tracker.ensure_running()  # starting it would let the signals through
             with signals_held_back():  # until they are ignored there
                 self._process.start()
         finally:

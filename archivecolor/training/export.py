@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from archivecolor import __version__, color
+from archivecolor.config import TrainConfig
 from archivecolor.errors import DataError
 from archivecolor.training.augment import make_batch
 from archivecolor.training.averaging import blend, calibrate_batch_norm
@@ -49,8 +50,8 @@ def export_run(
     seen) and how it scored when last validated.
 
     Raises:
-        DataError: no usable checkpoint, fewer photographs than a batch, or ``path`` does not name a safetensors file.
-        ConfigError: ``towards`` holds a network of another shape.
+        DataError: no usable checkpoint, or ``path`` does not name a safetensors file.
+        ConfigError: ``towards`` holds a network of another shape, or ``photos`` are too few to take statistics of.
         WeightsError: ``path`` cannot be written.
     """
     if path.suffix != ".safetensors":
@@ -63,8 +64,10 @@ def export_run(
         notes = {**(notes or {}), "blended": f"{share} of the way to {towards.name}"}
     if photos is not None:
         trained.generator.to(device)
-        calibrate_batch_norm(trained.generator, Batches(trained.config, photos, device))
+        calibrate_batch_norm(trained.generator, Batches(_fitting(trained.config, photos), photos, device))
     scores = [r for r in MetricsLog(run / "metrics.jsonl").read() if "validation" in r and r["step"] <= trained.step]
+    if towards is not None:
+        scores = []  # are those of another network
     metadata = {
         "archivecolor": __version__,
         "preset": trained.config.preset,
@@ -75,6 +78,12 @@ def export_run(
         **(notes or {}),
     }
     return Exported(path, save_generator(trained.generator, path, metadata), trained)
+
+
+def _fitting(config: TrainConfig, photos: PhotoSet) -> TrainConfig:
+    """``config`` with a batch that these photographs fill."""
+    to_train_on = len(split_photos(photos.names, config.val_fraction, config.seed)[0])
+    return replace(config, batch_size=min(config.batch_size, to_train_on))
 
 
 @torch.no_grad()

@@ -126,7 +126,7 @@ def train(
             if due(step, options.checkpoint_every) and not last:
                 folder.save(meter.means(processes.mean))
                 meter.pause()
-        folder.save(meter.means(processes.mean))
+        folder.save(meter.means(processes.mean), in_haste=trainer.step < total_steps)
     return trainer.step >= total_steps
 
 
@@ -251,15 +251,21 @@ class RunFolder:
         """A picture of the same few held-out photographs: grey, colourised, true."""
         if self._writes:
             indices = (self.trainer.batches.val_indices or self.trainer.batches.train_indices)[:SAMPLES]
+            self.trainer.calibrate()
             lab, true_lab = self.trainer.colourise(indices)
             save_samples(self.path / "samples" / f"step-{self.trainer.step:08d}.png", lab, true_lab)
 
-    def save(self, terms: dict[str, float]) -> None:
-        """Write a checkpoint, unless ``terms``, the losses since the last log, or the weights are no longer numbers."""
+    def save(self, terms: dict[str, float], *, in_haste: bool = False) -> None:
+        """Write a checkpoint, unless ``terms``, the losses since the last log, or the weights are no longer numbers.
+
+        ``in_haste`` leaves out the calibration of the averaged generator, for a run that was told to stop.
+        """
         name = first_not_finite(terms) or (None if self.trainer.is_finite() else "a weight")
         if name is not None:
             raise DivergedError(self.path, self.trainer.step, name, self._saved_step)
         if self._writes and self.trainer.step != self._saved_step:
+            if not in_haste:
+                self.trainer.calibrate()
             state = self.trainer.state_dict()
             path = save_checkpoint(self.path / "checkpoints", self.trainer.step, state, keep=self.options.keep)
             self.reporter.on_checkpoint(self.trainer.step, path)

@@ -151,11 +151,11 @@ def load_start(path: Path) -> Start:
         WeightsError: not a file of weights.
     """
     if not path.is_dir():
-        return Start(load_generator(find_weights(path)))
+        return Start(load_generator(find_weights(path)), source=str(path))
     trained = load_trained(path)
     discriminator = MultiScaleDiscriminator(trained.config.discriminator)
     discriminator.load_state_dict(load_checkpoint(trained.checkpoint)["discriminator"])
-    return Start(trained.generator, discriminator)
+    return Start(trained.generator, discriminator, str(path))
 
 
 def _from_state(path: Path, state: dict[str, Any]) -> TrainedGenerator:

@@ -74,9 +74,10 @@ class Sampler:
         """Photograph indices of the batch that ``step`` (from 0) trains on."""
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self.batch_size
-        if self._drawn is None or self._drawn[0] != epoch:
-            self._drawn = (epoch, self._draw(epoch))
-        return [int(i) for i in self._drawn[1][start : start + self.batch_size]]
+        drawn = self._drawn  # other threads ask for other epochs
+        if drawn is None or drawn[0] != epoch:
+            self._drawn = drawn = (epoch, self._draw(epoch))
+        return [int(i) for i in drawn[1][start : start + self.batch_size]]
 
     def _draw(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(hash_seed(self.seed, 1, epoch))

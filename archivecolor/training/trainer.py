@@ -31,6 +31,7 @@ class Start:
 
     generator: Generator | None = None
     discriminator: MultiScaleDiscriminator | None = None
+    source: str = "the networks to start from"
 
 
 class Trainer:
@@ -63,7 +64,10 @@ class Trainer:
         init = init or Start()
         for network, wanted in ((init.generator, config.generator), (init.discriminator, config.discriminator)):
             if network is not None and network.config != wanted:
-                raise ConfigError(f"the weights to start from are of {network.config}, the run's are of {wanted}")
+                raise ConfigError(
+                    f"{init.source}: {network.config}, but the run is for {wanted}; choose --preset, "
+                    "--generator-widths and --discriminator-widths that fit"
+                )
         self.config, self.photos, self.device, self.amp_dtype = config, photos, device, amp_dtype
         self.processes = processes or Processes()
         self.batches = Batches(config, photos, device, self.processes.share(config.batch_size))
@@ -84,6 +88,7 @@ class Trainer:
         graphed = cuda_graph and device.type == "cuda" and self.processes.world_size == 1 and not compile_networks
         self._update = GraphedUpdate(self._compute_update, device) if graphed else self._compute_update
         self.step = 0
+        self._calibrated_step: int | None = None
 
     def _optimiser(self, network: nn.Module, lr: float) -> torch.optim.Adam:
         """Adam, on CUDA with all of its state on the device, as a CUDA graph needs it."""
@@ -167,6 +172,12 @@ class Trainer:
 
     # -- what the run is judged by -------------------------------------------------------------------------------
 
+    def calibrate(self) -> None:
+        """Give the averaged generator batch norms of its own (`calibrate_batch_norm`), once a step at most."""
+        if self._calibrated_step != self.step:
+            calibrate_batch_norm(self.ema, self.batches, self.amp_dtype)
+            self._calibrated_step = self.step
+
     @torch.no_grad()
     def colourise(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """The averaged generator's colours for photographs as they are, without crops or film look, and the truth.
@@ -183,7 +194,7 @@ class Trainer:
     def validate(self, most: int = 256) -> dict[str, float]:
         """Scores of the averaged generator on (at most ``most`` of) the held-out photographs."""
         scores = Scores()
-        calibrate_batch_norm(self.ema, self.batches, self.amp_dtype)
+        self.calibrate()
         held_out = self.batches.val_indices
         indices = held_out[:: max(1, len(held_out) // most)][:most]
         several = len(range(self.config.batch_size)[self.batches.share])
@@ -214,6 +225,7 @@ class Trainer:
             for name in ("optimiser_g", "optimiser_d"):
                 _load_optimiser(getattr(self, name), state[name])
             self.step = int(state["step"])
+            self._calibrated_step = None
         except (KeyError, RuntimeError, ValueError) as error:
             raise DataError(f"the checkpoint does not fit this configuration ({error})") from error
 
