@@ -200,6 +200,21 @@ def test_a_clock_that_leaps_by_hours_is_a_new_one(tmp_path):
     assert any("starts anew" in text for text in reader.report.warnings)
 
 
+def test_matroska_frames_before_zero_have_their_times(tmp_path):
+    """FFmpeg gives them none."""
+    with av.open(str(tmp_path / "a.mkv"), "w", container_options={"avoid_negative_ts": "disabled"}) as output:
+        video = output.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for number in range(25):
+            frame = luma_frame(picture(number, 64, 48), "yuv420p")
+            frame.pts, frame.time_base = number - 8, Fraction(1, 25)
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+    reader, frames, _ = read(tmp_path / "a.mkv")
+    assert [frame.time_s for frame in frames] == [Fraction(number - 8, 25) for number in range(25)]
+    assert reader.time_offset_s == Fraction(-8, 25)
+
+
 def test_what_pyav_alone_reads_is_what_the_reader_gives(tmp_path):
     clip = make_clip(tmp_path / "a.mp4", frames=40, options={"bf": "3", "crf": "20"}, size=(128, 96))
     alone = read_back(clip.path)
