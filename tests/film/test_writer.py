@@ -268,6 +268,14 @@ def test_sound_that_carries_no_times_or_goes_back_is_kept(tmp_path):
     assert read_back(tmp_path / "b.mov").sound[0][2] == read_back(clip.path).sound[0][2]
 
 
+def test_a_film_of_variable_rate_is_as_long_as_it_was(tmp_path):
+    """MP4 gives the durations of frames in the order of decoding; one of them may reach past the film's end."""
+    pts = [0, 3, 6, 7, 9, 12, 14, 15, 18, 21, 24, 27, 28]
+    clip = make_clip(tmp_path / "a.mp4", pts=pts, time_base=Fraction(1, 25), options={"bf": "2", "preset": "fast"})
+    through(clip.path, tmp_path / "b.mp4", OutputSettings("h264"))
+    assert read_back(tmp_path / "b.mp4").duration_s == pytest.approx(29 / 25, abs=0.002)
+
+
 def test_chroma_planes_go_where_they_belong(tmp_path):
     clip = make_clip(tmp_path / "a.mkv", codec="ffv1", frames=1, size=(50, 30))
     with FilmReader(clip.path) as reader:
