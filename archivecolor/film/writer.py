@@ -161,7 +161,7 @@ class FilmWriter:
         if self.info.picture.display_matrix is not None:
             added.set_display_matrix(self.info.picture.display_matrix)
         if source is not None:
-            added.metadata.update(self._with_own_timecode(carried_tags(source, re_encoded=True)))
+            added.metadata.update(self._with_own_timecode(carried_tags(source, self.plan.format_name, re_encoded=True)))
             added.disposition = source.disposition
         return added
 
