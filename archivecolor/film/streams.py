@@ -16,9 +16,16 @@ from av.container import InputContainer, OutputContainer
 from av.stream import AttachmentStream, Stream
 
 from archivecolor.errors import FilmEncodeError
+from archivecolor.film.channels import only_counts, usual_layout
 from archivecolor.film.info import FilmInfo
 from archivecolor.film.opening import codec_name, in_words, readable
-from archivecolor.film.sound import SoundConverter, SoundTarget, configure_sound, is_better_converted, sound_target
+from archivecolor.film.sound import (
+    SoundConverter,
+    SoundTarget,
+    configure_sound,
+    is_better_converted,
+    sound_target,
+)
 from archivecolor.film.subtitles import SubtitleConverter, subtitle_target
 
 # Containers of one family hold each other's private data tracks.
@@ -96,8 +103,17 @@ def add_side_stream(output: OutputContainer, source: InputContainer, stream: Str
     if (output.format.name, codec_name(stream)) in _NOT_HELD_WHOLE:
         raise ValueError("the muxer takes the stream, but not all its packets")
     added: Stream = output.add_stream_from_template(stream, opaque=True)
+    if isinstance(stream, AudioStream) and output.format.name in ("mp4", "mov"):
+        _name_layout(stream, added)
     _carry_tags(added, output, stream, re_encoded=False)
     return added
+
+
+def _name_layout(stream: AudioStream, added: Any) -> None:
+    """Give a track that only counts its channels, as PCM in Matroska does, the layout MP4 has to write for them."""
+    known: AudioCodecContext | None = stream.codec_context  # None without a decoder, whatever PyAV's types say
+    if known is not None and only_counts(known.layout) and (name := usual_layout(known.layout)) != known.layout.name:
+        added.codec_context.layout = name
 
 
 def add_converter(

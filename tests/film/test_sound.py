@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ import av
 import numpy as np
 import pytest
 
-from archivecolor.film import FilmReader, FilmWriter, OutputSettings, plan_output
+from archivecolor.film import FilmReader, FilmWriter, OutputSettings, SidePacket, plan_output
 from archivecolor.film.pcm import PcmClock
-from tests.clips import luma_frame, picture
+from archivecolor.film.written import check_film
+from tests.clips import luma_frame, make_clip, picture, read_back, tone
 from tests.film.test_writer import through
 
 RATE = 48000
@@ -191,3 +194,52 @@ def test_opus_packets_say_how_long_they_are():
     assert [opus_samples(bytes([toc << 3])) for toc in (3, 12, 16, 31)] == [2880, 480, 120, 960]
     assert opus_samples(bytes([31 << 3 | 1])) == 1920 and opus_samples(bytes([31 << 3 | 3, 3])) == 2880
     assert opus_samples(b"") == 0
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_copied_pcm_whose_channels_are_only_counted(tmp_path, suffix):
+    """As Matroska does, which has no place for a layout."""
+    with av.open(str(tmp_path / "a.mkv"), "w") as output:
+        video = output.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        track = output.add_stream("pcm_f32le", rate=RATE, layout="stereo")
+        frame = luma_frame(picture(0, 64, 48), "yuv420p")
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        output.mux([*video.encode(frame), *video.encode(None)])
+        values = noise(2000).astype(np.float32) / 32768
+        sound = av.AudioFrame.from_ndarray(values[None], format="flt", layout="stereo")
+        sound.sample_rate, sound.pts = RATE, 0
+        output.mux([*track.encode(sound), *track.encode(None)])
+    plan, _ = through(tmp_path / "a.mkv", tmp_path / f"b{suffix}")
+    assert plan.kept == (1,)
+    assert read_back(tmp_path / f"b{suffix}").sound[0][2] == read_back(tmp_path / "a.mkv").sound[0][2]
+
+
+def test_channels_in_an_order_of_their_own_do_no_harm(tmp_path):
+    """In a process of its own: PyAV frees the memory of such a layout twice."""
+    path = tmp_path / "a.mov"
+    with av.open(str(path), "w") as output:
+        video = output.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        track: Any = output.add_stream("pcm_s16le", rate=RATE)
+        track.layout = "5.1"
+        frame = luma_frame(picture(0, 64, 48), "yuv420p")
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        output.mux([*video.encode(frame), *video.encode(None)])
+        sound = av.AudioFrame.from_ndarray(noise(6 * 1000)[None], format="s16", layout="5.1")
+        sound.sample_rate, sound.pts = RATE, 0
+        output.mux([*track.encode(sound), *track.encode(None)])
+    data = bytearray(path.read_bytes())
+    at = data.index(b"chan") + 8
+    data[at : at + 12] = (122 << 16 | 6).to_bytes(4, "big") + bytes(8)  # L R Ls Rs C LFE
+    path.write_bytes(data)
+    script = (
+        "import sys; from pathlib import Path; from tests.film.test_writer import through\n"
+        "plan, _ = through(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "print(len(plan.kept), len(plan.converted))"
+    )
+    told = [
+        subprocess.run([sys.executable, "-c", script, path, tmp_path / target], capture_output=True, text=True)
+        for target in ("b.mp4", "b.mov", "b.mkv")
+    ]
+    assert [(run.returncode, run.stdout.split()) for run in told] == [(0, ["0", "1"]), (0, ["1", "0"]), (0, ["1", "0"])]
