@@ -18,6 +18,7 @@ from archivecolor.film.opening import codec_name
 _TEXT_FORMS: Final = {"mov_text", "subrip", "ass", "ssa", "webvtt", "text"}
 _FORM_IN: Final = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
 _MILLISECOND: Final = Fraction(1, 1000)
+_UNSAID_MS: Final = 5000  # how long a text is shown whose end is not told; in MP4 the next one ends it before
 
 
 def subtitle_target(stream: Stream, format_name: str) -> str | None:
@@ -40,6 +41,7 @@ class SubtitleConverter:
         encoder.time_base = _MILLISECOND
         self._encoder = encoder
         self.stream: Stream = self._output
+        self._unsaid = _UNSAID_MS if output.format.name in ("mp4", "mov") else 0
         self.warnings: list[str] = []
 
     def convert(self, packet: Packet[Stream]) -> Iterator[Packet[Stream]]:
@@ -59,7 +61,7 @@ class SubtitleConverter:
         begins_s = packet.pts * packet.time_base - self._offset_s
         ready: Any = Packet(bytes(encoded))
         ready.pts = ready.dts = round(begins_s / _MILLISECOND)
-        ready.duration = round((packet.duration or 0) * packet.time_base / _MILLISECOND)
+        ready.duration = round((packet.duration or 0) * packet.time_base / _MILLISECOND) or self._unsaid
         ready.time_base, ready.stream = _MILLISECOND, self._output
         yield ready
 
