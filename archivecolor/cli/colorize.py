@@ -173,11 +173,13 @@ def colorize(
 
 
 def _tell(result: JobResult, quiet: bool) -> None:
-    """Errors and warnings, as soon as they are known."""
+    """Errors and warnings, but for those that were told before the work."""
     if result.state in ("failed", "elsewhere"):
         print_error(str(result.error))
     if result.report is not None and not quiet:
         for warning in result.report.warnings:
+            if warning in result.report.said_before:
+                continue
             print_warning(warning if result.job.source.name in warning else f"{result.job.source}: {warning}")
 
 

@@ -123,6 +123,8 @@ def make_film(
     film = plan_film(source, output, config, settings)
     analysis = analyse(film.info)
     place = place_of(output)
+    for text in (known := plan_warnings(film.plan)):
+        progress.say(f"warning: {source}: {text}")
     with ExitStack() as stack:
         folder = WorkFolder(place, work)
         space = Space(folder.path, progress.say, stop, work.wait_for_space_s, output=place.parent)
@@ -132,7 +134,7 @@ def make_film(
             progress.say(f"{output}: work begun earlier is of no use ({', '.join(changes)} changed); starting afresh")
         kept = sum(segment.frames for part in folder.parts for segment in folder.journal(part).read_checked())
         limiting = colour(film, folder, analysis, space)
-        report = ColorizeReport(source, output, frames_kept=kept, limiting=limiting)
+        report = ColorizeReport(source, output, frames_kept=kept, limiting=limiting, said_before=known)
         finish_film(film, folder, model, analysis, source_fixity, space, report, started)
     return report
 

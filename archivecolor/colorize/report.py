@@ -14,7 +14,8 @@ from archivecolor.colorize.progress import Stage
 class ColorizeReport:
     """What was done to one film or still, as shown and as kept beside it.
 
-    ``frames_kept`` of the ``frames_written`` are the work of an earlier run that was interrupted.
+    ``frames_kept`` of the ``frames_written`` are the work of an earlier run that was interrupted, ``said_before``
+    of the ``warnings`` were told before the work.
     """
 
     source: Path
@@ -32,6 +33,7 @@ class ColorizeReport:
     precision: str = ""
     weights_sha256: str = ""
     warnings: list[str] = field(default_factory=list)
+    said_before: list[str] = field(default_factory=list)
 
     @property
     def frames_per_s(self) -> float:

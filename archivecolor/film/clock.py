@@ -14,8 +14,10 @@ from av.stream import Stream
 
 from archivecolor.film.frames import ReadReport, SidePacket
 from archivecolor.film.info import FilmInfo
+from archivecolor.film.opening import TS_DISCONT
 
 _CLOCK_JUMP_S: Final = 1  # a step back of more than this is a new clock, less is a slip
+_LEAP_S: Final = 4 * 3600  # forward, of a clock that may start anywhere: no gap is as long
 _LONGEST_TAIL_S: Final = 10  # of sound behind the last picture, before it is no tail
 _MOST_HELD: Final = 2000
 
@@ -35,6 +37,7 @@ class FrameClock:
         self.last_end: int | None = None
         self.sound_end_s = Fraction(0)
         self.shifts = [0]
+        self._may_leap = bool(av.ContainerFormat(info.container.partition(",")[0], "r").flags & TS_DISCONT)
 
     @property
     def shift_ticks(self) -> int:
@@ -46,6 +49,10 @@ class FrameClock:
         """How long a frame is shown by the film's rate."""
         rate = self._info.average_rate or Fraction(25)
         return max(1, round(1 / rate / self._info.time_base))
+
+    def is_new(self, step_s: Fraction) -> bool:
+        """Whether a step from one time to the next is one to another clock."""
+        return step_s < -_CLOCK_JUMP_S or (self._may_leap and step_s > _LEAP_S)
 
     def expect(self, pts: int) -> None:
         """Note the time of a packet that goes into the decoder."""
@@ -69,10 +76,13 @@ class FrameClock:
             self._report.warn(f"{name}: some frames carry no time; placed by the frame rate")
             return self.last_end if self.last_end is not None else self._info.first_pts_ticks
         pts += self.shift_ticks
-        if self.last_pts is None or pts > self.last_pts:
+        if self.last_pts is None:
+            return pts
+        is_new = self.is_new((pts - self.last_pts) * self._info.time_base)
+        if pts > self.last_pts and not is_new:
             return pts
         self._report.moved_timestamps += 1
-        if (self.last_pts - pts) * self._info.time_base > _CLOCK_JUMP_S and self.last_end is not None:
+        if is_new and self.last_end is not None:
             begins = self.last_end
             if 0 < self.sound_end_s - begins * self._info.time_base < _LONGEST_TAIL_S:
                 begins = -int(-self.sound_end_s // self._info.time_base)
@@ -116,7 +126,7 @@ class SideClock:
         now_s = stamp * packet.time_base
         if packet.stream.type != "audio":  # too sparse to tell
             track.jumps = max(track.jumps, len(self._clock.shifts) - 1)
-        elif track.last_s is not None and track.last_s - now_s > _CLOCK_JUMP_S:
+        elif track.last_s is not None and self._clock.is_new(now_s - track.last_s):
             track.jumps += 1
         elif track.last_s is not None:
             track.step_s = now_s - track.last_s

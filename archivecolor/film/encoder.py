@@ -41,6 +41,7 @@ class PictureEncoder:
         self.context = context
         self._info, self._plan, self._offset_s = info, plan, offset_s
         self._durations: dict[int, int] = {}
+        self._last_pts = 0
         self._marker: FieldMarker | None = None
         if plan.interlaced:
             picture = info.picture
@@ -72,6 +73,9 @@ class PictureEncoder:
         frame.pts = round((pts_ticks * time_base - self._offset_s) / base)
         frame.time_base = base
         rate = self._info.average_rate or Fraction(25)
+        if self._last_pts in self._durations:  # MP4 gives durations in the order of decoding
+            self._durations[self._last_pts] = min(self._durations[self._last_pts], max(1, frame.pts - self._last_pts))
+        self._last_pts = frame.pts
         self._durations[frame.pts] = max(1, round((duration_ticks * time_base if duration_ticks else 1 / rate) / base))
         return self._timed(self.context.encode(frame if self._marker is None else self._marker(frame)))
 

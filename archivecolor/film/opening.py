@@ -13,6 +13,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from archivecolor.errors import FilmOpenError
+from archivecolor.film.channels import put_in_order
 
 # Demuxers that turn text or scripts into pictures, or follow lists of other files (and wait for a live one to grow):
 # never what an archive means by a film.
@@ -72,6 +73,9 @@ def open_film(path: Path) -> InputContainer:
     for video in container.streams.video:
         if _has_decoder(video):
             video.codec_context.flags |= Flags.unaligned  # else crops of a few columns on the left are not made
+    for sound in container.streams.audio:
+        if _has_decoder(sound):
+            put_in_order(sound.codec_context)
     return container
 
 

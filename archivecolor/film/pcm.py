@@ -70,6 +70,10 @@ class PcmClock:
             )
         yield self._packet(content)
 
+    def record(self) -> dict[str, int]:
+        """For the sidecar."""
+        return {"added_bytes": self.added_bytes} if self.added_bytes else {}
+
     def _silent(self, samples: int) -> Iterator[Packet[Any]]:
         while samples:
             some = min(samples, _CHUNK_S * self._rate)

@@ -52,14 +52,14 @@ def probe(path: Path) -> FilmInfo:
         stream = main_video(container, path)
         frames = _first_frames(container, stream, path)
         _refuse_unreadable(frames, stream, path)
-        frame, picture = frames[0], _picture(frames, stream, path)
+        picture = _picture(frames, stream, path)
         time_base = stream.time_base or Fraction(1, 90000)
-        first = frame.pts if frame.pts is not None else frame.dts or 0
         duration_s = _duration_s(container, stream)
         rate = stream.average_rate or stream.guessed_rate
         variable = _is_variable(stream)
         if rate is None or rate > _HIGHEST_RATE:  # Matroska without a default duration gives 1000 a second
             rate, variable = _rate_of_packets(container, stream)
+        first = _first_pts(frames, rate, time_base)
         number = stream.frames or (round(duration_s * rate) if duration_s and rate else None)
         return FilmInfo(
             path=path,
@@ -69,7 +69,7 @@ def probe(path: Path) -> FilmInfo:
             size_bytes=path.stat().st_size,
             first_pts_ticks=first,
             time_base=time_base,
-            origin_s=_origin_s(container, first * time_base),
+            origin_s=_origin_s(container, first, time_base),
             average_rate=rate,
             frames_estimate=number,
             is_variable_rate=variable,
@@ -132,6 +132,14 @@ def _refuse_unreadable(frames: list[av.VideoFrame], stream: VideoStream, path: P
         raise FilmOpenError(f"{path}: HDR picture (Dolby Vision); convert it to SDR first")
     if codec_name(stream) == "hevc" and frames[0].interlaced_frame:
         raise FilmOpenError(f"{path}: HEVC coded as single fields; weave them into frames first")
+
+
+def _first_pts(frames: list[av.VideoFrame], rate: Fraction | None, time_base: Fraction) -> int:
+    """When the first frame is shown, in ticks; Matroska's demuxer takes the time from frames before zero."""
+    for number, frame in enumerate(frames):
+        if frame.pts is not None and (number == 0 or rate is not None):
+            return frame.pts - (round(number / rate / time_base) if rate else 0)
+    return frames[0].dts or 0
 
 
 def _goes_back(times: list[int | None]) -> bool:
@@ -215,11 +223,14 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
     return container.duration / av.time_base if container.duration else None
 
 
-def _origin_s(container: InputContainer, first_s: Fraction) -> Fraction:
+def _origin_s(container: InputContainer, first: int, time_base: Fraction) -> Fraction:
+    """What the film's zero is on its clock: a whole number of ticks, or the picture could not be moved by it."""
     if container.format.flags & TS_DISCONT:
         starts = [s.start_time * s.time_base for s in container.streams if s.start_time is not None and s.time_base]
-        return min([first_s, *starts])
-    return min(Fraction(0), first_s)
+        earliest_s = min([first * time_base, *starts])
+        if earliest_s > 0:  # less is sound of an Ogg file that has to be decoded and is not heard
+            return earliest_s // time_base * time_base
+    return min(Fraction(0), first * time_base)
 
 
 def _is_variable(stream: VideoStream) -> bool:

@@ -12,7 +12,13 @@ from av.stream import Stream
 
 from archivecolor.film.opening import codec_name
 
-_SAMPLES_A_PACKET: Final = {"aac": 1024, "mp2": 1152, "mp3": 1152, "ac3": 1536}  # at most; a decoder knows better
+_SAMPLES_A_PACKET: Final = {
+    "aac": 1024,
+    "mp2": 1152,
+    "mp3": 1152,
+    "ac3": 1536,
+    "alac": 4096,
+}  # at most; a decoder knows better
 _OPUS_HZ: Final = 48000
 # Samples of an Opus frame at 48 kHz, by the upper five bits of a packet's first byte (RFC 6716, 3.1).
 _OPUS_FRAMES: Final = (*(480, 960, 1920, 2880) * 3, *(480, 960) * 2, *(120, 240, 480, 960) * 4)

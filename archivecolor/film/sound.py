@@ -18,6 +18,7 @@ from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.stream import Stream
 
+from archivecolor.film.channels import usual_layout
 from archivecolor.film.opening import in_words
 
 SLIP_S: Final = Fraction(1, 25)  # timestamps of sound waver by some ms where they do not count samples
@@ -25,7 +26,6 @@ LONGEST_GAP_S: Final = 4 * 3600  # a longer one is a wrong timestamp
 _CHUNK: Final = 1 << 16
 _OPUS_RATES: Final = (48000, 24000, 16000, 12000, 8000)
 _OPUS_BITS_A_CHANNEL: Final = 128_000
-_LAYOUTS: Final = {1: "mono", 2: "stereo", 4: "quad", 6: "5.1", 8: "7.1"}  # for tracks that only count channels
 _SIXTEEN_BITS: Final = {"u8", "u8p", "s16", "s16p"}
 # MP4 holds PCM since ISO/IEC 23003-5, but few players know; ALAC is the same samples, and they play it.
 _ALAC_IN_MP4: Final = {
@@ -71,15 +71,15 @@ def sound_target(stream: Stream, format_name: str) -> SoundTarget | None:
     context: Any = stream.codec_context
     if context is None or not context.rate or context.format is None or not context.layout.nb_channels:
         return None
-    decoded, rate, channels = context.format.name, int(context.rate), context.layout.nb_channels
-    layout = _LAYOUTS.get(channels, context.layout.name) if "channels" in context.layout.name else context.layout.name
+    decoded, rate, layout = context.format.name, int(context.rate), usual_layout(context.layout)
     narrow, floating = decoded in _SIXTEEN_BITS, decoded in _FLOATS
     if format_name == "webm":
         rate = rate if rate in _OPUS_RATES else 48000
         opus = SoundTarget("libopus", "flt", rate, layout, lossless=False)
         return _first_that_opens([opus, replace(opus, layout="stereo")])
     if format_name == "mp4":
-        wanted = [SoundTarget("alac", "s16p" if narrow else "s32p", rate, layout, lossless=not floating)]
+        alac = SoundTarget("alac", "s16p" if narrow else "s32p", rate, layout, lossless=not floating)
+        wanted = [alac, replace(alac, encoder="flac", sample_format="s16" if narrow else "s32")]  # of any layout
     elif format_name == "mov":
         wanted = []
     else:

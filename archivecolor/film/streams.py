@@ -16,9 +16,16 @@ from av.container import InputContainer, OutputContainer
 from av.stream import AttachmentStream, Stream
 
 from archivecolor.errors import FilmEncodeError
+from archivecolor.film.channels import only_counts, usual_layout
 from archivecolor.film.info import FilmInfo
 from archivecolor.film.opening import codec_name, in_words, readable
-from archivecolor.film.sound import SoundConverter, SoundTarget, configure_sound, is_better_converted, sound_target
+from archivecolor.film.sound import (
+    SoundConverter,
+    SoundTarget,
+    configure_sound,
+    is_better_converted,
+    sound_target,
+)
 from archivecolor.film.subtitles import SubtitleConverter, subtitle_target
 
 # Containers of one family hold each other's private data tracks.
@@ -96,8 +103,17 @@ def add_side_stream(output: OutputContainer, source: InputContainer, stream: Str
     if (output.format.name, codec_name(stream)) in _NOT_HELD_WHOLE:
         raise ValueError("the muxer takes the stream, but not all its packets")
     added: Stream = output.add_stream_from_template(stream, opaque=True)
+    if isinstance(stream, AudioStream) and output.format.name in ("mp4", "mov"):
+        _name_layout(stream, added)
     _carry_tags(added, output, stream, re_encoded=False)
     return added
+
+
+def _name_layout(stream: AudioStream, added: Any) -> None:
+    """Give a track that only counts its channels, as PCM in Matroska does, the layout MP4 has to write for them."""
+    known: AudioCodecContext | None = stream.codec_context  # None without a decoder, whatever PyAV's types say
+    if known is not None and only_counts(known.layout) and (name := usual_layout(known.layout)) != known.layout.name:
+        added.codec_context.layout = name
 
 
 def add_converter(
@@ -121,22 +137,34 @@ def add_converter(
 
 
 def _carry_tags(added: Stream, output: OutputContainer, stream: Stream, *, re_encoded: bool) -> None:
-    added.metadata.update(carried_tags(stream, re_encoded))
+    added.metadata.update(carried_tags(stream, output.format.name, re_encoded=re_encoded))
     added.disposition = stream.disposition
     language = stream.metadata.get("language")
     if output.format.name == "mov" and language in _QUICKTIME_LANGUAGES:
         added.metadata["language"] = _QUICKTIME_LANGUAGES[language]
 
 
-def carried_tags(stream: Stream, re_encoded: bool = False) -> dict[str, str]:
-    """A stream's tags that stay true in the output; a re-encoded stream loses those that describe its old coding."""
+def carried_tags(stream: Stream, format_name: str, *, re_encoded: bool) -> dict[str, str]:
+    """A stream's tags that stay true in the output; a re-encoded stream loses those that describe its old coding.
+
+    Its title is its name in MP4 and QuickTime, which many players show as that of the track's handler.
+    """
     stale = _STALE_TAGS if re_encoded else _STALE_TAGS[:2]
-    return {key: value for key, value in stream.metadata.items() if not key.lower().startswith(stale)}
+    tags = {key: value for key, value in stream.metadata.items() if not key.lower().startswith(stale)}
+    if "title" not in tags and "name" in tags:
+        tags["title"] = tags["name"]
+    if "title" in tags and format_name in ("mp4", "mov"):
+        tags["handler_name"] = tags["title"]
+    return tags
 
 
 def carried_metadata(source: InputContainer) -> dict[str, str]:
-    """The film's own tags, without those that every muxer writes for itself."""
-    return {key: value for key, value in source.metadata.items() if key.lower() not in _CONTAINER_OWN_TAGS}
+    """The film's own tags, without those that every muxer writes for itself; Ogg has them at its picture."""
+    tags = dict(source.metadata)
+    if source.format.name == "ogg":
+        at_picture = next((video.metadata for video in source.streams.video), {})
+        tags = {**{key: value for key, value in at_picture.items() if key.lower() != "language"}, **tags}
+    return {key: value for key, value in tags.items() if key.lower() not in _CONTAINER_OWN_TAGS}
 
 
 def holds(format_name: str, source: InputContainer, stream: Stream) -> str | None:

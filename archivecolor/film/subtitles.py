@@ -18,6 +18,7 @@ from archivecolor.film.opening import codec_name
 _TEXT_FORMS: Final = {"mov_text", "subrip", "ass", "ssa", "webvtt", "text"}
 _FORM_IN: Final = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
 _MILLISECOND: Final = Fraction(1, 1000)
+_UNSAID_MS: Final = 5000  # how long a text is shown at most whose end is not told
 
 
 def subtitle_target(stream: Stream, format_name: str) -> str | None:
@@ -40,6 +41,8 @@ class SubtitleConverter:
         encoder.time_base = _MILLISECOND
         self._encoder = encoder
         self.stream: Stream = self._output
+        self._needs_end = output.format.name in ("mp4", "mov")
+        self._without_end: Any = None
         self.warnings: list[str] = []
 
     def convert(self, packet: Packet[Stream]) -> Iterator[Packet[Stream]]:
@@ -61,8 +64,19 @@ class SubtitleConverter:
         ready.pts = ready.dts = round(begins_s / _MILLISECOND)
         ready.duration = round((packet.duration or 0) * packet.time_base / _MILLISECOND)
         ready.time_base, ready.stream = _MILLISECOND, self._output
-        yield ready
+        yield from self._ended(ready.pts)
+        if ready.duration or not self._needs_end:
+            yield ready
+        else:
+            self._without_end = ready
 
     def finish(self) -> Iterator[Packet[Stream]]:
-        """Nothing: text has no delay."""
-        yield from ()
+        """The last text, where its end is not told."""
+        yield from self._ended(None)
+
+    def _ended(self, next_ms: int | None) -> Iterator[Packet[Stream]]:
+        """The text that waits for its end, shown until the next begins."""
+        text, self._without_end = self._without_end, None
+        if text is not None:
+            text.duration = _UNSAID_MS if next_ms is None else max(1, min(_UNSAID_MS, next_ms - text.pts))
+            yield text

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +28,7 @@ from archivecolor.film.info import FilmInfo
 from archivecolor.film.matroska import LayoutError, display_size, set_display_size
 from archivecolor.film.opening import in_words, open_film
 from archivecolor.film.pcm import PcmClock
+from archivecolor.film.preroll import Preroll
 from archivecolor.film.profiles import OutputPlan, configure
 from archivecolor.film.sample_clock import SampleClock
 from archivecolor.film.segments import PictureOrder, SegmentFile
@@ -79,11 +81,12 @@ class FilmWriter:
         self.packets: Counter[int] = Counter()  # by stream index of the output, as is the next
         self.bytes: Counter[int] = Counter()
         self._last_dts: dict[int, int] = {}
+        self._moved_s: defaultdict[int, Fraction] = defaultdict(Fraction)
         self._ends: dict[int, int] = {}
         self._side: dict[int, Stream] = {}
         self._converters: dict[int, SoundConverter | SubtitleConverter] = {}
         self._sample_clocks: dict[int, SampleClock] = {}
-        self._pcm_clocks: dict[int, PcmClock] = {}
+        self._fitted: dict[int, PcmClock | Preroll] = {}
         self._segment: SegmentFile | None = None
         self._source: InputContainer | None = None  # stays open while its decoders are needed for conversions
         self._closed = self._has_chapters = False
@@ -120,8 +123,8 @@ class FilmWriter:
                         self._side[stream.index] = added
                         if (clock := SampleClock.wanted(stream, output)) is not None:
                             self._sample_clocks[stream.index] = clock
-                        if (pcm := PcmClock.wanted(stream, output)) is not None:
-                            self._pcm_clocks[stream.index] = pcm
+                        if (fit := PcmClock.wanted(stream, output) or Preroll.wanted(stream, output)) is not None:
+                            self._fitted[stream.index] = fit
                 elif stream.index in converted:
                     added, converter = add_converter(output, stream, converted[stream.index], self.offset_s)
                     self._side[stream.index], self._converters[stream.index] = added, converter
@@ -161,7 +164,7 @@ class FilmWriter:
         if self.info.picture.display_matrix is not None:
             added.set_display_matrix(self.info.picture.display_matrix)
         if source is not None:
-            added.metadata.update(self._with_own_timecode(carried_tags(source, re_encoded=True)))
+            added.metadata.update(self._with_own_timecode(carried_tags(source, self.plan.format_name, re_encoded=True)))
             added.disposition = source.disposition
         return added
 
@@ -244,8 +247,8 @@ class FilmWriter:
         if converter is not None:
             self._mux_all(converter.convert(side.packet))
             return
-        if (pcm := self._pcm_clocks.get(side.stream_index)) is not None:
-            for packet in pcm.fit(side.packet):
+        if (fitted := self._fitted.get(side.stream_index)) is not None:
+            for packet in fitted.fit(side.packet):
                 self._copy(side.stream_index, packet)
             return
         if (clock := self._sample_clocks.get(side.stream_index)) is not None:
@@ -262,15 +265,24 @@ class FilmWriter:
             if not self.info.streams[index].is_attached_picture:
                 self._warn(f"some packets of stream {index} carry no time; placed behind the ones before")
         last = self._last_dts.get(index)
-        earliest = None if last is None else last + (not self._output.format.flags & _TS_NONSTRICT)
+        earliest = None if last is None else last + self._least_step(index, base)
         if earliest is not None and dts < earliest:
+            self._moved_s[index] = max(self._moved_s[index], (earliest - dts) * base)
             dts, pts = earliest, max(pts, earliest)
             self._warn(f"some packets of stream {index} go back in time; moved behind the ones before")
+        if not packet.duration and last is not None and packet.stream.type == "audio":
+            packet.duration = dts - last  # without one, MP4 ends the track before its last packet
         self._last_dts[index] = dts
         self._ends[index] = dts + max(1, packet.duration or 1)
         packet.pts, packet.dts = pts - shift, dts - shift
         packet.stream = self._side[index]
         self._mux_all([packet])
+
+    def _least_step(self, index: int, base: Fraction) -> int:
+        """By how many ticks of ``base`` packets of a stream have to follow each other."""
+        if self._output.format.flags & _TS_NONSTRICT:
+            return 0
+        return max(1, math.ceil((self._side[index].time_base or base) / base))
 
     def _mux_all(self, packets: Iterable[Packet[Any]]) -> None:
         try:
@@ -295,24 +307,35 @@ class FilmWriter:
             side = self._side.get(stream.index)
             if stream.index == self.info.video_index:
                 entry["output_index"] = self._index_when_read(self._video)
+            elif side is not None and side in self._dropped():
+                entry |= {"action": "left out", "detail": "empty: nothing in it can be read"}
             elif side is not None:
                 entry |= {"output_index": self._index_when_read(side), "packets": self.packets[side.index]}
                 entry["bytes"] = self.bytes[side.index]
-                if (pcm := self._pcm_clocks.get(stream.index)) is not None and pcm.added_bytes:
-                    entry["added_bytes"] = pcm.added_bytes
+                if (fitted := self._fitted.get(stream.index)) is not None:
+                    entry |= fitted.record()
+                if moved_s := self._moved_s[stream.index]:
+                    entry["moved_s"] = str(moved_s)
             streams.append(entry)
         return streams
 
     def _index_when_read(self, stream: Stream) -> int:
         """Cover art is no track of an MP4 file: it counts behind all tracks, those of chapters and time code too."""
+        dropped = self._dropped()
         if self.plan.format_name != "mp4":
-            return stream.index
+            return stream.index - sum(side.index < stream.index for side in dropped)
         covers = [side.index for index, side in self._side.items() if self.info.streams[index].is_attached_picture]
         before = sum(index < stream.index for index in covers)
         if stream.index not in covers:
-            return stream.index - before
+            return stream.index - before - sum(side.index < stream.index for side in dropped)
         made_up = self._has_chapters + any(key.lower() == "timecode" for key in self._output.metadata)
-        return 1 + len(self._side) - len(covers) + made_up + before
+        return 1 + len(self._side) - len(covers) - len(dropped) + made_up + before
+
+    def _dropped(self) -> list[Stream]:
+        """Tracks without a packet, which MP4 and QuickTime do not get; those of text end with an empty one."""
+        if self.plan.format_name not in ("mp4", "mov"):
+            return []
+        return [side for side in self._side.values() if side.type in ("audio", "data") and not self.bytes[side.index]]
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:
@@ -328,7 +351,7 @@ class FilmWriter:
             self._mux(self._encoder.flush())
             for converter in self._converters.values():
                 self._mux_all(converter.finish())
-            for track in (*self._converters.values(), *self._pcm_clocks.values()):
+            for track in (*self._converters.values(), *self._fitted.values()):
                 for text in track.warnings:
                     self._warn(text)
             for index, stream in self._side.items():

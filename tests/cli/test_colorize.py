@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from archivecolor.cli import main
+from archivecolor.cli.console import _Lines
 from tests.clips import make_clip, read_back
 from tests.conftest import Start
 
@@ -50,6 +51,16 @@ def test_json_says_what_was_done(tmp_path: Path) -> None:
     assert entry["state"] == "coloured"
     assert entry["frames_read"] == entry["frames_written"] == 5
     assert len(entry["weights_sha256"]) == 64
+
+
+def test_what_is_left_out_is_told_before_the_work_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make_clip(tmp_path / "film.mkv", frames=5, attachment=b"a note")
+    assert run(source.path, "-o", tmp_path / "out.mp4").stderr.count("left out") == 1
+    told: list[str | None] = []
+    monkeypatch.setattr(_Lines, "say", lambda self, text: told.append(text))
+    monkeypatch.setattr(_Lines, "update", lambda self, *arguments: told.append(None))
+    assert "left out" not in run(source.path, "-o", tmp_path / "again.mp4").stderr
+    assert told[0] is not None and "left out" in told[0] and None in told
 
 
 @pytest.mark.parametrize("name", ["Ünïcödé фильм 映画.mp4", "with space.mp4", "-dash-.mp4", "100%.mp4", "[x].mp4"])

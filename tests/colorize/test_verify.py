@@ -7,6 +7,9 @@ import json
 import shutil
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
 
 import av
 import numpy as np
@@ -19,10 +22,11 @@ from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.pipeline import colorize_film
 from archivecolor.colorize.sidecar import read_record, sidecar_path
 from archivecolor.colorize.stills import colorize_still
-from archivecolor.colorize.verify import Verification, verify
+from archivecolor.colorize.verify import Verification, _compare_frames, verify
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import DataError
-from archivecolor.film import OutputSettings, write_still
+from archivecolor.film import LumaFrame, OutputSettings, write_still
+from archivecolor.film.frames import ReadReport
 from tests.clips import Clip, luma_frame, make_clip
 
 LUMA = ColorizeConfig(device="cpu", precision="fp32", recombine="luma")
@@ -218,3 +222,20 @@ def test_a_folder_of_outputs(film, engine, use_tiny_weights, tmp_path):
     (tmp_path / "empty").mkdir()
     nothing = CliRunner().invoke(main, ["verify", str(tmp_path / "empty")])
     assert nothing.exit_code == 1 and "holds no outputs" in nothing.stderr
+
+
+@pytest.mark.parametrize(("corrupt_frames", "passed"), [(0, False), (3, None)])
+def test_luma_of_a_damaged_source_cannot_be_held_against_it(corrupt_frames, passed):
+    """Decoders with several threads conceal damage otherwise each time."""
+
+    def track(value: int) -> Any:
+        info = SimpleNamespace(time_base=Fraction(1, 25))
+        report = ReadReport(frames=1, corrupt_frames=corrupt_frames)
+        track = MagicMock(frames=1, reader=SimpleNamespace(info=info, time_offset_s=Fraction(0), report=report))
+        luma = np.full((4, 4), value, np.uint8)
+        track.__iter__.return_value = iter([LumaFrame(luma, 0, Fraction(1, 25), 1, is_corrupt=False)])
+        return track
+
+    found = Verification(Path("a.mkv"))
+    _compare_frames(found, track(16), track(17), keeps_luma=True)
+    assert found.checks[-1].passed is passed and "1 frames differ" in found.checks[-1].detail

@@ -6,6 +6,8 @@ import io
 import os
 import wave
 from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
@@ -13,6 +15,8 @@ import pytest
 
 from archivecolor.errors import FilmDecodeError, FilmOpenError
 from archivecolor.film import FilmReader, LumaFrame, probe, read_still, sample_frames
+from archivecolor.film.opening import TS_DISCONT
+from archivecolor.film.probe import _origin_s
 from tests.clips import make_clip, tone
 
 
@@ -254,3 +258,14 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
         probe(tmp_path / "a.mp4")
     with pytest.raises(FilmOpenError, match="pipe"):
         read_still(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize(
+    ("sound_starts", "first", "origin_s"),
+    [(-143, 0, 0), (-143, -2, Fraction(-2, 25)), (16_000, 30, 1), (16_100, 30, 1), (48_000, 30, Fraction(6, 5))],
+)
+def test_the_origin_is_a_tick_of_the_picture(sound_starts, first, origin_s):
+    """Speex in Ogg begins a few samples before zero; a picture that counts 25ths of a second cannot move by those."""
+    sound = SimpleNamespace(start_time=sound_starts, time_base=Fraction(1, 16_000))
+    container: Any = SimpleNamespace(format=SimpleNamespace(flags=TS_DISCONT), streams=[sound])
+    assert _origin_s(container, first, Fraction(1, 25)) == origin_s

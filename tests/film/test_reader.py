@@ -190,6 +190,31 @@ def test_a_clock_that_jumps_back_goes_on_without_a_gap(tmp_path):
     assert any("starts anew" in text for text in reader.report.warnings)
 
 
+def test_a_clock_that_leaps_by_hours_is_a_new_one(tmp_path):
+    make_clip(tmp_path / "a.ts", frames=75, options={"preset": "ultrafast"})
+    late = [10 * 3600 * 25 + number for number in range(75)]
+    make_clip(tmp_path / "b.ts", pts=late, options={"preset": "ultrafast"})
+    (tmp_path / "both.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    reader, frames, _ = read(tmp_path / "both.ts")
+    assert len(frames) == 150 and {b.time_s - a.time_s for a, b in pairwise(frames)} == {Fraction(1, 25)}
+    assert any("starts anew" in text for text in reader.report.warnings)
+
+
+def test_matroska_frames_before_zero_have_their_times(tmp_path):
+    """FFmpeg gives them none."""
+    with av.open(str(tmp_path / "a.mkv"), "w", container_options={"avoid_negative_ts": "disabled"}) as output:
+        video = output.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for number in range(25):
+            frame = luma_frame(picture(number, 64, 48), "yuv420p")
+            frame.pts, frame.time_base = number - 8, Fraction(1, 25)
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+    reader, frames, _ = read(tmp_path / "a.mkv")
+    assert [frame.time_s for frame in frames] == [Fraction(number - 8, 25) for number in range(25)]
+    assert reader.time_offset_s == Fraction(-8, 25)
+
+
 def test_what_pyav_alone_reads_is_what_the_reader_gives(tmp_path):
     clip = make_clip(tmp_path / "a.mp4", frames=40, options={"bf": "3", "crf": "20"}, size=(128, 96))
     alone = read_back(clip.path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ import av
 import numpy as np
 import pytest
 
-from archivecolor.film import FilmReader, FilmWriter, OutputSettings, plan_output
+from archivecolor.film import FilmReader, FilmWriter, OutputSettings, SidePacket, plan_output
 from archivecolor.film.pcm import PcmClock
-from tests.clips import luma_frame, picture
+from archivecolor.film.written import check_film
+from tests.clips import luma_frame, make_clip, picture, read_back, tone
 from tests.film.test_writer import through
 
 RATE = 48000
@@ -191,3 +194,143 @@ def test_opus_packets_say_how_long_they_are():
     assert [opus_samples(bytes([toc << 3])) for toc in (3, 12, 16, 31)] == [2880, 480, 120, 960]
     assert opus_samples(bytes([31 << 3 | 1])) == 1920 and opus_samples(bytes([31 << 3 | 3, 3])) == 2880
     assert opus_samples(b"") == 0
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_copied_pcm_whose_channels_are_only_counted(tmp_path, suffix):
+    """As Matroska does, which has no place for a layout."""
+    with av.open(str(tmp_path / "a.mkv"), "w") as output:
+        video = output.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        track = output.add_stream("pcm_f32le", rate=RATE, layout="stereo")
+        frame = luma_frame(picture(0, 64, 48), "yuv420p")
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        output.mux([*video.encode(frame), *video.encode(None)])
+        values = noise(2000).astype(np.float32) / 32768
+        sound = av.AudioFrame.from_ndarray(values[None], format="flt", layout="stereo")
+        sound.sample_rate, sound.pts = RATE, 0
+        output.mux([*track.encode(sound), *track.encode(None)])
+    plan, _ = through(tmp_path / "a.mkv", tmp_path / f"b{suffix}")
+    assert plan.kept == (1,)
+    assert read_back(tmp_path / f"b{suffix}").sound[0][2] == read_back(tmp_path / "a.mkv").sound[0][2]
+
+
+def test_channels_in_an_order_of_their_own_do_no_harm(tmp_path):
+    """In a process of its own: PyAV frees the memory of such a layout twice."""
+    path = tmp_path / "a.mov"
+    with av.open(str(path), "w") as output:
+        video = output.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        track: Any = output.add_stream("pcm_s16le", rate=RATE)
+        track.layout = "5.1"
+        frame = luma_frame(picture(0, 64, 48), "yuv420p")
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        output.mux([*video.encode(frame), *video.encode(None)])
+        sound = av.AudioFrame.from_ndarray(noise(6 * 1000)[None], format="s16", layout="5.1")
+        sound.sample_rate, sound.pts = RATE, 0
+        output.mux([*track.encode(sound), *track.encode(None)])
+    data = bytearray(path.read_bytes())
+    at = data.index(b"chan") + 8
+    data[at : at + 12] = (122 << 16 | 6).to_bytes(4, "big") + bytes(8)  # L R Ls Rs C LFE
+    path.write_bytes(data)
+    script = (
+        "import sys; from pathlib import Path; from tests.film.test_writer import through\n"
+        "plan, _ = through(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "print(len(plan.kept), len(plan.converted))"
+    )
+    told = [
+        subprocess.run([sys.executable, "-c", script, path, tmp_path / target], capture_output=True, text=True)
+        for target in ("b.mp4", "b.mov", "b.mkv")
+    ]
+    assert [(run.returncode, run.stdout.split()) for run in told] == [(0, ["0", "1"]), (0, ["1", "0"]), (0, ["1", "0"])]
+
+
+def test_a_track_without_a_packet_moves_no_other(tmp_path):
+    clip = make_clip(tmp_path / "a.mkv", sound="aac", sound_tracks=2)
+    for target in ("b.mp4", "b.mkv"):
+        with FilmReader(clip.path) as reader:
+            plan = plan_output(reader.info, tmp_path / target, OutputSettings("h264", preset="ultrafast"))
+            with FilmWriter(tmp_path / target, reader.info, plan) as writer:
+                for item in reader:
+                    if isinstance(item, SidePacket):
+                        if item.stream_index == 2:  # the other is cut away
+                            writer.copy(item)
+                    else:
+                        half = np.full((24, 32), 128, np.uint8)
+                        writer.write(item.luma, half, half, item.pts_ticks, item.time_base, item.duration_ticks)
+        check_film(writer, clip.times_s[-1], tmp_path / target)
+        there = {entry["source_index"]: entry["output_index"] for entry in writer.stream_map()}
+        assert there == {0: 0, 1: None if target == "b.mp4" else 1, 2: 1 if target == "b.mp4" else 2}
+
+
+def test_the_last_packet_is_there_where_packets_have_no_length(tmp_path):
+    sound_all = noise(10 * 4096)
+    with av.open(str(tmp_path / "a.mkv"), "w") as output:
+        video = output.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        track: Any = output.add_stream("alac", rate=RATE)
+        track.layout = "mono"
+        for number in range(25):
+            frame = luma_frame(picture(number, 64, 48), "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+        for number in range(10):
+            part = sound_all[None, number * 4096 :][:, :4096].copy()
+            sound = av.AudioFrame.from_ndarray(part, format="s16p", layout="mono")
+            sound.sample_rate, sound.pts, sound.time_base = RATE, number * 4096, Fraction(1, RATE)
+            output.mux(track.encode(sound))
+        output.mux(track.encode(None))
+    for target in ("b.mp4", "b.mov"):
+        plan, _ = through(tmp_path / "a.mkv", tmp_path / target)
+        assert plan.kept == (1,)
+        assert np.array_equal(heard(tmp_path / target)[2][: 10 * 4096], sound_all)
+        assert read_back(tmp_path / target).sound[0][1] == [Fraction(n * 4096, RATE) for n in range(10)]
+
+
+def test_packets_that_go_back_lie_a_tick_of_the_output_apart(tmp_path):
+    with av.open(str(tmp_path / "a.ts"), "w") as output:
+        video = output.add_stream("mpeg2video", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        track = output.add_stream("mp2", rate=RATE, layout="mono")
+        frame = luma_frame(picture(0, 64, 48), "yuv420p")
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        output.mux([*video.encode(frame), *video.encode(None)])
+        for number in range(20):
+            output.mux(track.encode(tone(RATE, number * 1152, 1152, "s16")))
+    with FilmReader(tmp_path / "a.ts") as reader:
+        plan = plan_output(reader.info, tmp_path / "b.mov", OutputSettings("h264", preset="ultrafast"))
+        count = 0
+        with FilmWriter(tmp_path / "b.mov", reader.info, plan, offset_s=reader.time_offset_s) as writer:
+            for item in reader:
+                if isinstance(item, SidePacket):
+                    count += 1
+                    if count > 10:
+                        item.packet.pts = item.packet.dts = item.packet.pts - 3 * 2160
+                    writer.copy(item)
+                else:
+                    half = np.full((24, 32), 128, np.uint8)
+                    writer.write(item.luma, half, half, item.pts_ticks, item.time_base, item.duration_ticks)
+    assert any("go back in time" in text for text in writer.warnings)
+    assert read_back(tmp_path / "b.mov").sound[0][2] == read_back(tmp_path / "a.ts").sound[0][2]
+    assert Fraction(writer.stream_map()[1]["moved_s"]) > Fraction(1, 50)
+
+
+@pytest.mark.parametrize(("codec", "at_most_s"), [("pcm_s16le", Fraction(1, 40)), ("mp2", Fraction(3, 40))])
+def test_sound_that_an_edit_list_hides_stays_hidden(tmp_path, codec, at_most_s):
+    with av.open(str(tmp_path / "a.mov"), "w") as output:
+        video = output.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        track = output.add_stream(codec, rate=RATE, layout="mono")
+        for number in range(25):
+            frame = luma_frame(picture(number, 64, 48), "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+        for number in range(-20, 20):
+            output.mux(track.encode(tone(RATE, number * 1152, 1152, "s16")))
+        output.mux(track.encode(None))
+    plan, writer = through(tmp_path / "a.mov", tmp_path / "b.mkv", OutputSettings("ffv1"))
+    begins_s = read_back(tmp_path / "b.mkv").sound[0][1][0]
+    assert plan.kept == (1,) and -at_most_s < begins_s <= 0
+    assert writer.stream_map()[1]["hidden_packets"] > 10

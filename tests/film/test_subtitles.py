@@ -81,3 +81,17 @@ def test_a_form_that_fits_is_copied(tmp_path):
     with_subtitles(tmp_path / "a.mkv", "ass")
     plan, _ = through(tmp_path / "a.mkv", tmp_path / "b.mkv", OutputSettings("h264", preset="ultrafast"))
     assert plan.kept == (1,) and not plan.converted
+
+
+def test_a_text_without_an_end_is_shown_until_the_next(tmp_path):
+    with_subtitles(tmp_path / "a.mkv", "subrip")
+    with av.open(str(tmp_path / "a.mkv")) as film, av.open(str(tmp_path / "b.mp4"), "w") as output:
+        track = film.streams.subtitles[0]
+        converter = SubtitleConverter(track, output, "mov_text", Fraction(0))
+        ready = []
+        for packet in film.demux(track):
+            if packet.size:
+                packet.duration = 0
+                ready += converter.convert(packet)
+        ready += converter.finish()
+    assert [(packet.pts, packet.duration) for packet in ready] == [(200, 400), (600, 5000)]

@@ -268,6 +268,45 @@ def test_sound_that_carries_no_times_or_goes_back_is_kept(tmp_path):
     assert read_back(tmp_path / "b.mov").sound[0][2] == read_back(clip.path).sound[0][2]
 
 
+def test_the_names_of_tracks_are_seen_in_every_container(tmp_path):
+    make_clip(tmp_path / "a.mkv", sound="aac")
+    with av.open(str(tmp_path / "a.mkv")) as source, av.open(str(tmp_path / "b.mkv"), "w") as output:
+        tracks = [output.add_stream_from_template(stream) for stream in source.streams]
+        tracks[1].metadata["title"] = "Kommentar"
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = tracks[packet.stream_index]
+                output.mux(packet)
+    for before, after in (("b.mkv", "c.mp4"), ("c.mp4", "d.mov"), ("d.mov", "e.mkv")):
+        through(tmp_path / before, tmp_path / after)
+        with av.open(str(tmp_path / after)) as made:
+            tag = "title" if after == "e.mkv" else "handler_name"
+            assert made.streams.audio[0].metadata[tag] == "Kommentar"
+
+
+def test_the_tags_of_an_ogg_film_lie_at_its_picture(tmp_path):
+    with av.open(str(tmp_path / "a.ogg"), "w") as output:
+        video = output.add_stream("libvpx", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.metadata.update(title="The Reel", artist="Somebody")
+        for number in range(5):
+            frame = luma_frame(picture(number, 64, 48), "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+    through(tmp_path / "a.ogg", tmp_path / "b.mp4")
+    tags = read_back(tmp_path / "b.mp4").metadata
+    assert (tags["title"], tags["artist"]) == ("The Reel", "Somebody")
+
+
+def test_a_film_of_variable_rate_is_as_long_as_it_was(tmp_path):
+    """MP4 gives the durations of frames in the order of decoding; one of them may reach past the film's end."""
+    pts = [0, 3, 6, 7, 9, 12, 14, 15, 18, 21, 24, 27, 28]
+    clip = make_clip(tmp_path / "a.mp4", pts=pts, time_base=Fraction(1, 25), options={"bf": "2", "preset": "fast"})
+    through(clip.path, tmp_path / "b.mp4", OutputSettings("h264"))
+    assert read_back(tmp_path / "b.mp4").duration_s == pytest.approx(29 / 25, abs=0.002)
+
+
 def test_chroma_planes_go_where_they_belong(tmp_path):
     clip = make_clip(tmp_path / "a.mkv", codec="ffv1", frames=1, size=(50, 30))
     with FilmReader(clip.path) as reader:
