@@ -130,6 +130,16 @@ def test_threads_do_the_work_of_processes_that_die(survivors: int, caplog: pytes
     ] * (2 - survivors)
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no such signal here")
+def test_a_thread_does_the_work_of_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(motion_processes, "_MOST_SEARCH_S", 0.5)
+    with MotionProcesses(1) as processes:
+        [pid] = pids(processes)
+        os.kill(pid, signal.SIGSTOP)
+        assert_finds_the_same(processes)
+    assert not is_running(pid)
+
+
 def test_one_that_dies_in_the_midst_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     half = "import os, pickle, sys; pickle.load(sys.stdin.buffer); os.write(1, pickle.dumps([None] * 6)[:9])"
     monkeypatch.setattr(motion_processes, "_SERVE", half)
