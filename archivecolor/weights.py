@@ -146,6 +146,7 @@ def save_generator(generator: Generator, path: Path, metadata: Mapping[str, str]
         digest = sha256_of(partials[0])
         entries[path.name] = {"sha256": digest, "bytes": partials[0].stat().st_size}
         partials[1].write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n")
+        partials[0].chmod(partials[1].stat().st_mode & 0o777)  # safetensors makes files that nobody else may read
         partials[0].replace(path)
         partials[1].replace(manifest)
     except (OSError, SafetensorError) as error:

@@ -86,6 +86,7 @@ def test_zero_channels_survive(tmp_path: Path, generator: Generator) -> None:
 
 
 def test_metadata_and_manifest(saved: Path) -> None:
+    assert saved.stat().st_mode == (saved.parent / "manifest.json").stat().st_mode
     assert weights.read_metadata(saved)["trained on"] == "nothing"
     entry = json.loads((saved.parent / "manifest.json").read_text())[saved.name]
     assert entry == {"sha256": weights.sha256_of(saved), "bytes": saved.stat().st_size}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from archivecolor.cli.console import command_options, print_warning
 from archivecolor.errors import ArchiveColorError, DataError
@@ -72,13 +73,18 @@ def export(
     \b
     archivecolor export runs/ibn-sn-md -o weights/ibn-sn-md.safetensors
     """
+    if blend is None and click.get_current_context().get_parameter_source("share") is not ParameterSource.DEFAULT:
+        raise click.UsageError("--share goes with --blend")
+
     from archivecolor.colorize.device import choose_device
     from archivecolor.training.export import export_run, quantisation_error
+    from archivecolor.training.runs import load_trained
 
+    stored_px = load_trained(run).config.stored_px
     chosen = choose_device(device)
     photos: PhotoSet | None = None
     try:
-        photos = _photos(run, data, cache_dir, chosen)
+        photos = _photos(run, data, stored_px, cache_dir, chosen)
     except ArchiveColorError as error:
         if data or blend:  # whose batch norms would be wrong
             raise
@@ -108,12 +114,14 @@ def export(
         )
 
 
-def _photos(run: Path, data: tuple[Path, ...], cache_dir: Path | None, device: torch.device) -> PhotoSet:
+def _photos(
+    run: Path, data: tuple[Path, ...], stored_px: int, cache_dir: Path | None, device: torch.device
+) -> PhotoSet:
     from archivecolor.training.data import load_photos
-    from archivecolor.training.runs import Run, load_trained
+    from archivecolor.training.runs import Run
 
     begun = Run.read(run)
     folders = data or (begun.data if begun else ())
     if not folders:
         raise DataError(f"{run}: does not say which photographs it was trained on")
-    return load_photos(folders, load_trained(run).config.stored_px, cache_dir=cache_dir, device=device)
+    return load_photos(folders, stored_px, cache_dir=cache_dir, device=device)

@@ -40,7 +40,9 @@ def atomic_output(output: Path) -> Iterator[Path]:
             partial.replace(output)
             sync(output.parent)
         except OSError as error:
-            raise FilmEncodeError(f"{output}: cannot be put in place ({error.strerror})") from error
+            raise FilmEncodeError(
+                f"{output}: cannot be put in place ({error.strerror}); choose another place for the output"
+            ) from error
     finally:
         _remove(partial)
 

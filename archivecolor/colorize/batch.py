@@ -287,4 +287,6 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FilmEncodeError(f"{folder}: cannot be made ({error.strerror})") from error
+        raise FilmEncodeError(
+            f"{folder}: cannot be made ({error.strerror}); choose another place for the output"
+        ) from error

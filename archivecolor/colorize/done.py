@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from archivecolor.colorize.places import is_sequence, open_reader, place_of
-from archivecolor.colorize.sidecar import MADE_BY, Model, fixity, read_record, settings_fingerprint
+from archivecolor.colorize.sidecar import (
+    MADE_BY,
+    Model,
+    fixity,
+    read_record,
+    refuse_foreign_folder,
+    settings_fingerprint,
+)
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import DataError, FilmEncodeError, FilmOpenError
 from archivecolor.film import (
@@ -39,6 +46,7 @@ def is_made(
     record = _record_of(place)
     comment = _comment_of(output) if record.get("source", {}).get("path") == str(source.absolute()) or go_on else None
     if comment is None or (is_pattern(output) and not record):
+        refuse_foreign_folder(place)
         raise FilmEncodeError(f"{place}: is there already; use --overwrite to replace it")
     if record and not _is_of(record, source):
         raise FilmEncodeError(

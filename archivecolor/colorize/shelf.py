@@ -295,7 +295,9 @@ def open_shelf(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FilmEncodeError(f"{folder}: cannot be made ({error.strerror})") from error
+        raise FilmEncodeError(
+            f"{folder}: cannot be made ({error.strerror}); choose another place for the output"
+        ) from error
     space = Space(folder, say, stop, task.work.wait_for_space_s)
     with space.patiently(lambda: Catalogue(folder)) as catalogue:
         yield Shelf(catalogue, space, fingerprint, task.work, crew, stop, retries, task.overwrite)

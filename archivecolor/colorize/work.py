@@ -143,7 +143,9 @@ class WorkFolder:
         except Timeout as error:
             raise BusyError(f"{self._output}: another run is at work on it") from error
         except OSError as error:
-            raise FilmEncodeError(f"{self.path}: cannot be made ({error.strerror})") from error
+            raise FilmEncodeError(
+                f"{self.path}: cannot be made ({error.strerror}); choose another --work-dir or output"
+            ) from error
         return self
 
     def __exit__(

@@ -96,7 +96,9 @@ class SequenceWriter:
         try:
             folder.mkdir(parents=True)
         except OSError as error:
-            raise FilmEncodeError(f"{pattern.parent}: cannot be made ({error.strerror})") from error
+            raise FilmEncodeError(
+                f"{pattern.parent}: cannot be made ({error.strerror}); choose another place for the output"
+            ) from error
 
     def __enter__(self) -> SequenceWriter:
         return self

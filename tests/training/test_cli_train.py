@@ -255,6 +255,8 @@ def test_export_blends_two_networks(work: Path) -> None:
     colours = load_generator(alone)(l_norm)
     near, far = ((load_generator(work / f"{n}.safetensors")(l_norm) - colours).abs().mean() for n in (1, 0))
     assert near < far / 4
+    alone_share = invoke("export", work / "first", "-o", alone, "--share", 0.5)
+    assert alone_share.exit_code == 2 and "--blend" in alone_share.stderr
     (work / "photos").rename(work / "moved")
     refused = invoke("export", work / "first", "-o", alone, "--blend", work / "second")
     assert refused.exit_code == 1 and "photos" in refused.stderr
