@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import shutil
 import signal
@@ -56,6 +57,16 @@ def own_signal_handlers() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Commands that are tried in this process send the package's log elsewhere."""
+    package_log = logging.getLogger("archivecolor")
+    before = package_log.handlers, package_log.propagate, package_log.level
+    yield
+    package_log.handlers, package_log.propagate = before[:2]
+    package_log.setLevel(before[2])
 
 
 @pytest.fixture
