@@ -18,6 +18,7 @@ from av.stream import AttachmentStream, Stream
 from archivecolor.errors import FilmEncodeError
 from archivecolor.film.channels import only_counts, usual_layout
 from archivecolor.film.info import FilmInfo
+from archivecolor.film.languages import is_lost, name_in
 from archivecolor.film.opening import codec_name, in_words, readable
 from archivecolor.film.sound import (
     SoundConverter,
@@ -33,12 +34,6 @@ _FAMILIES: Final = ({"mov", "mp4", "ipod", "3gp"}, {"matroska", "webm"}, {"mpegt
 _STALE_TAGS: Final = ("encoder", "vendor_id", "duration", "bps", "number_of_", "_statistics_")
 _CONTAINER_OWN_TAGS: Final = {"major_brand", "minor_version", "compatible_brands", "encoder"}
 _SOUND_HOLDERS: Final = {".mkv": "matroska", ".mp4": "mp4", ".mov": "mov"}
-# FFmpeg's names of the languages that QuickTime numbers: some bibliographic, some terminological ISO 639-2 codes.
-_QUICKTIME_LANGUAGES: Final = {
-    "bod": "tib", "cym": "wel", "cze": "ces", "deu": "ger", "ell": "gre", "eus": "baq", "fre": "fra", "hye": "arm",
-    "isl": "ice", "kat": "geo", "mkd": "mac", "msa": "may", "mya": "bur", "nld": "dut", "rum": "ron", "slo": "slk",
-    "sqi": "alb", "swe": "sve", "zho": "chi",
-}  # fmt: skip
 _NOT_HELD_WHOLE: Final = {("mp4", "dvd_subtitle"), ("mov", "speex"), ("mp4", "speex")}
 _CHAPTER_CODECS: Final = {"bin_data", "unknown", "text"}
 
@@ -139,9 +134,8 @@ def add_converter(
 def _carry_tags(added: Stream, output: OutputContainer, stream: Stream, *, re_encoded: bool) -> None:
     added.metadata.update(carried_tags(stream, output.format.name, re_encoded=re_encoded))
     added.disposition = stream.disposition
-    language = stream.metadata.get("language")
-    if output.format.name == "mov" and language in _QUICKTIME_LANGUAGES:
-        added.metadata["language"] = _QUICKTIME_LANGUAGES[language]
+    if (language := stream.metadata.get("language")) is not None:
+        added.metadata["language"] = name_in(output.format.name, language)
 
 
 def carried_tags(stream: Stream, format_name: str, *, re_encoded: bool) -> dict[str, str]:
@@ -217,6 +211,16 @@ def plan_streams(info: FilmInfo, source: InputContainer, format_name: str) -> St
             remedy = "" if format_name == "matroska" else _remedy(source, stream)
             left_out.append(LeftOut(stream.index, kind, codec, f"{format_name} cannot hold it{remedy}"))
     return StreamPlan(tuple(kept), tuple(converted), tuple(left_out))
+
+
+def lost_languages(info: FilmInfo, streams: StreamPlan, format_name: str) -> list[str]:
+    """A sentence for each track that is there but no longer says which language it is in."""
+    there = {*streams.kept, *(converted.index for converted in streams.converted)}
+    return [
+        f"{format_name} has no name for the language {stream.language!r} of track {stream.index}; .mkv keeps it"
+        for stream in info.streams
+        if stream.index in there and is_lost(format_name, stream.language)
+    ]
 
 
 def _target(stream: Stream, kind: str, format_name: str) -> SoundTarget | str | None:
