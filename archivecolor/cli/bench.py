@@ -16,10 +16,12 @@ from archivecolor.config import ColorizeConfig
 if TYPE_CHECKING:
     from archivecolor.colorize.bench import BenchResult
 
+_SHORT_S = 10.0
+
 
 @click.command()
 @click.argument("film", required=False, type=click.Path(path_type=Path))
-@click.option("--seconds", type=click.FloatRange(min=1), default=12.0, show_default=True, help="How much of the film.")
+@click.option("--seconds", type=click.FloatRange(min=1), default=24.0, show_default=True, help="How much of the film.")
 @click.option("--size", type=FrameSize(), default="640x480", show_default=True, help="Of the made film, WxH, even.")
 @click.option(
     "--container",
@@ -90,6 +92,10 @@ def _print_table(result: BenchResult) -> None:
     table.add_row("[bold]whole pipeline[/]", f"[bold]{result.pipeline:.1f}[/]", f"{1000 / result.pipeline:.1f}")
     console.print(table)
     console.print(f"efficiency {result.efficiency:.2f} of the bound; limited by {result.limiting}")
+    if (measured_s := result.frames / result.pipeline) < _SHORT_S:
+        console.print(
+            f"the pipeline ran for {measured_s:.1f} s only, much of it to begin with; a longer part tells more"
+        )
     if (needed_s := result.seconds_for(90 * 60)) is not None:
         hours, minutes = divmod(round(needed_s / 60), 60)
         rate = f"{result.film_fps:.5g} frames/s"

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from archivecolor.cli.console import command_options, error_console, print_warning
 from archivecolor.cli.evaluate_films import evaluate_films
-from archivecolor.cli.options import TimeOfFilm, colour_options, weights_option
+from archivecolor.cli.options import ENCODING, TimeOfFilm, colour_options, output_options, weights_option
 from archivecolor.cli.training_display import decoding_bar
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import ConfigError, DataError, WeightsError
@@ -96,6 +96,7 @@ if TYPE_CHECKING:
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Folder of the cache of decoded photographs.")
 @weights_option
 @colour_options
+@output_options
 @click.option("--start", "start_s", type=TimeOfFilm(), help="Of each film, begin here.")
 @click.option("--end", "end_s", type=TimeOfFilm(), help="Of each film, stop before here.")
 @click.option(
@@ -144,17 +145,22 @@ def evaluate(
     With --film, measure how steady films become and how close to their own colours, beside colouring each frame by
     itself, the clip's own colours and none at all. A clip that is black-and-white has no truth to be held against.
     Warping error and CDC say how much colour changes from frame to frame, along the motion and in all: lower is
-    steadier, the truth's own is the mark. docs/steadiness.md defines each column.
+    steadier, the truth's own is the mark. docs/steadiness.md defines each column. Films are measured as FFV1 keeps
+    them; --profile access measures what H.264 makes of them.
 
     \b
     archivecolor evaluate --film colour_clip.mp4 --out steadiness
+    archivecolor evaluate --film colour_clip.mp4 --profile access
     """
     if as_json and as_markdown:
         raise click.UsageError("--json and --markdown cannot both be printed; --out DIR writes both")
     _refuse_misplaced(click.get_current_context(), films)
     if films:
+        encoding = {name: film_settings.pop(name) for name in ENCODING}
         config = ColorizeConfig(device=device, precision=precision or "auto", batch_size=batch_size, **film_settings)
-        evaluate_films(methods, config, size_px, points, out, as_json=as_json, as_markdown=as_markdown, quiet=quiet)
+        evaluate_films(
+            methods, config, encoding, size_px, points, out, as_json=as_json, as_markdown=as_markdown, quiet=quiet
+        )
         return
     if not data:
         raise click.UsageError("name the photographs with --data DIR, or measure films with --film")

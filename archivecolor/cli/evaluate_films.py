@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 def evaluate_films(
     clips: tuple[str, ...],
     config: ColorizeConfig,
+    encoding: dict[str, Any],
     size_px: int,
     points: tuple[tuple[float, float], ...],
     out: Path | None,
@@ -30,20 +31,24 @@ def evaluate_films(
     as_markdown: bool,
     quiet: bool,
 ) -> None:
-    """Measure one clip after another; each is printed, and written under ``out``, as soon as it is measured."""
+    """Measure one clip after another; each is printed, and written under ``out``, as soon as it is measured.
+
+    ``encoding`` is what `output_options` were given.
+    """
     terminate_like_interrupt()
 
     from archivecolor.colorize.engine import Engine
     from archivecolor.evaluation.films import POINTS, evaluate_film
+    from archivecolor.film import OutputSettings
 
-    engine = Engine(config)
+    engine, settings = Engine(config), OutputSettings(**encoding, keep_luma=config.recombine == "luma")
     console = error_console()
     evaluations: list[FilmEvaluation] = []
     for clip in clips:
         with console.status("", spinner="line") as status:
             tell = status.update if console.is_terminal and not quiet else None
             evaluation = evaluate_film(
-                Path(clip), engine, config, size_px=size_px, points=points or POINTS, on_step=tell
+                Path(clip), engine, config, settings, size_px=size_px, points=points or POINTS, on_step=tell
             )
         evaluations.append(evaluation)
         if out is not None:

@@ -6,7 +6,7 @@ import functools
 import math
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -188,6 +188,8 @@ output_options = _all(
     click.option("--pix-fmt", help="Pixel format of the output, e.g. yuv420p10le."),
 )
 """How the output is encoded."""
+ENCODING: Final = ("codec", "crf", "preset", "pix_fmt", "profile")
+"""The parameters of `output_options`, fields of `OutputSettings`."""
 
 work_options = _all(
     click.option(

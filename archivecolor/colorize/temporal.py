@@ -21,9 +21,9 @@ from archivecolor.colorize.levelling import Leveller
 from archivecolor.colorize.motion import Glimpse, find_motion
 from archivecolor.colorize.warping import STRIDE, Warp, Warps, warps_of
 
-BLOCK: Final = 16
+BLOCK: Final = 24
 """Frames of a shot that are finished at a time, counted from its beginning."""
-LOOK_AHEAD: Final = 8
+LOOK_AHEAD: Final = 12
 """Frames after a block that are taken into account for it."""
 LONGEST_FLASH: Final = 2
 """So many frames that look like nothing around them do not end a shot: a flash, a splice, a damaged frame."""

@@ -127,6 +127,7 @@ def evaluate_film(
     film: Path,
     engine: Engine,
     config: ColorizeConfig,
+    settings: OutputSettings | None = None,
     *,
     size_px: int = 256,
     points: tuple[tuple[float, float], ...] = POINTS,
@@ -134,11 +135,12 @@ def evaluate_film(
 ) -> FilmEvaluation:
     """Colourise a clip from its luma alone, with and without steadying, and measure both beside truth and grey.
 
-    The clip goes through `colorize_film` into a lossless file, which is read again. A clip that is black-and-white
+    The clip goes through `colorize_film` into a Matroska file, which is read again. A clip that is black-and-white
     itself has no truth to be compared with.
 
     Args:
         engine, config: how it is coloured; where ``config.temporal`` is 0, frame by frame alone.
+        settings: how it is encoded; without loss, in the depth that it came in, by default.
         size_px: longest side that it is measured at.
         points: where ab is followed, parts of width and height.
         on_step: called with what is being done, in words.
@@ -155,7 +157,7 @@ def evaluate_film(
         for number, (name, one) in enumerate(configs.items()):
             tell(f"{film.name}: colouring, {name}")
             made[name] = Path(folder) / f"{number}.mkv"
-            colorize_film(film, made[name], engine, one, OutputSettings(profile="preservation"))
+            colorize_film(film, made[name], engine, one, settings)
         tell(f"{film.name}: measuring")
         renderings = {name: read_rgb(path, size_px) for name, path in made.items()}
         truth = read_rgb(info, size_px, start_s=config.start_s, end_s=config.end_s)

@@ -10,7 +10,7 @@ from typing import Any
 
 from archivecolor import __version__
 from archivecolor.config import RunOptions, TrainConfig
-from archivecolor.errors import ConfigError, DataError
+from archivecolor.errors import ConfigError, DataError, WeightsError
 from archivecolor.networks import Generator, MultiScaleDiscriminator
 from archivecolor.training.checkpoints import checkpoints, load_checkpoint, write_json, writing
 from archivecolor.training.trainer import Start
@@ -151,7 +151,11 @@ def load_start(path: Path) -> Start:
         WeightsError: not a file of weights.
     """
     if not path.is_dir():
-        return Start(load_generator(find_weights(path)), source=str(path))
+        try:
+            weights = find_weights(path)
+        except WeightsError as error:
+            raise WeightsError(f"{path}: neither a run folder nor a .safetensors file; give one of them") from error
+        return Start(load_generator(weights), source=str(path))
     trained = load_trained(path)
     discriminator = MultiScaleDiscriminator(trained.config.discriminator)
     discriminator.load_state_dict(load_checkpoint(trained.checkpoint)["discriminator"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -54,6 +55,18 @@ def test_what_was_hidden_is_not_trusted() -> None:
     assert of(found.trust_back, slice(46, 82), slice(21, 27)).mean() < 0.3  # uncovered
     assert of(found.trust_back, slice(46, 82), slice(36, 68)).mean() > 0.8  # what moved
     assert of(found.trust_back, slice(0, 30), slice(0, 128)).mean() > 0.9  # what did not
+
+
+def test_water_is_trusted_though_flow_there_and_back_disagree_a_little() -> None:
+    scene = texture(1)
+    y, x = np.mgrid[0:SIDE_PX, 0:SIDE_PX].astype(np.float32)
+
+    def wave(phase: float) -> np.ndarray:
+        to_x, to_y = x + 6 * np.sin(y / 9 + phase), y + 6 * np.sin(x / 12 + 1.3 * phase)
+        return cv2.remap(scene, to_x, to_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+
+    found = link(wave(0), wave(1))
+    assert found.trust_back.mean() > 0.75
 
 
 def test_the_camera_is_found_behind_a_moving_object() -> None:

@@ -18,7 +18,7 @@ from archivecolor.colorize.engine import Engine
 from archivecolor.config import ColorizeConfig
 from archivecolor.errors import FilmDecodeError, FilmOpenError
 from archivecolor.evaluation.films import FRAME_BY_FRAME, STEADIED, FilmEvaluation, evaluate_film
-from archivecolor.film import read_rgb
+from archivecolor.film import OutputSettings, read_rgb
 from tests.clips import make_clip
 
 SIZE = (96, 64)
@@ -122,6 +122,13 @@ def test_the_truth_is_followed_where_it_is(clip: Path, tiny_weights: Path) -> No
     assert result.ab["truth"].shape == (5, 1, 2)
     assert result.ab["truth"][0, 0] == pytest.approx(lab[1:], abs=1.5)
     assert [row.method for row in result.rows] == ["grey", FRAME_BY_FRAME, "truth"]
+
+
+def test_a_film_is_measured_as_it_is_encoded(evaluation: FilmEvaluation, clip: Path, tiny_weights: Path) -> None:
+    config = ColorizeConfig(weights=str(tiny_weights), device="cpu", render_size_px=128)
+    coarse = evaluate_film(clip, Engine(config), config, OutputSettings(codec="h264", crf=45))
+    for lossless, lossy in zip(evaluation.rows, coarse.rows, strict=True):
+        assert (lossless.colourfulness == lossy.colourfulness) == (lossless.method in ("grey", "truth"))
 
 
 def test_a_grey_film_has_no_truth(tmp_path: Path, use_tiny_weights: Path) -> None:

@@ -61,6 +61,7 @@ def test_x264_is_set_for_steady_colour_unless_a_preset_is_asked_for(tmp_path):
     own = planned(tmp_path, "b.mp4", {"size": (128, 96)})
     asked = planned(tmp_path, "b.mp4", {"size": (128, 96)}, preset="veryfast")
     assert "subme=7" in own.encoder_options["x264-params"]
+    assert all("chroma-qp-offset=-4" in plan.encoder_options["x264-params"] for plan in (own, asked))
     assert asked.encoder_options["preset"] == "veryfast" and "subme" not in str(asked.encoder_options)
 
 
