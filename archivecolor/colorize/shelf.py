@@ -90,8 +90,9 @@ class Shelf:
                     yield result
                 elif is_busy(place_of(job.output), self.work):
                     busy.append(job)
+                elif (result := self._begin(job)) is not None:
+                    yield result
                 else:
-                    self._begin(job)
                     running[self.crew.submit(job)] = job
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
@@ -100,6 +101,8 @@ class Shelf:
                     self.space.patiently(functools.partial(self._take_back, job))
                     busy.append(job)
                     continue
+                if result.state == "skipped":
+                    self.space.patiently(functools.partial(self._take_back, job))
                 self._finish(result)
                 if result.state == "failed" and result.may_pass and self._is_worth_another_try(job):
                     waiting.append(job)
@@ -204,12 +207,16 @@ class Shelf:
 
     # What happens
 
-    def _begin(self, job: Job) -> None:
-        def enter() -> None:
-            with self.catalogue.together():
-                self._enter(job)
+    def _begin(self, job: Job) -> JobResult | None:
+        """Enter the job as begun, unless another run has finished it just now: then its result."""
 
-        self.space.patiently(enter)
+        def enter() -> JobResult | None:
+            with self.catalogue.together():
+                if (result := self._known(job)) is None:
+                    self._enter(job)
+                return result
+
+        return self.space.patiently(enter)
 
     def _enter(self, job: Job) -> None:
         name = self._name(job)
@@ -234,7 +241,7 @@ class Shelf:
         )
 
     def _take_back(self, job: Job) -> None:
-        """Another run was faster: this was no attempt."""
+        """Another run was faster, or there was nothing to do: this was no attempt."""
         name, before = self._name(job), self._before.get(self._name(job))
         with self.catalogue.together():
             entry = self.catalogue.find(name)

@@ -294,6 +294,18 @@ def test_two_runs_on_one_folder_do_each_film_once(tmp_path: Path, start_colorize
     assert [entry["attempts"] for entry in status(out)["films"]] == [1] * 4
 
 
+def test_what_another_run_has_finished_just_now_was_no_attempt(tmp_path: Path, shelf: Path) -> None:
+    out = tmp_path / "out"
+    run(shelf, "-o", out)
+    with Catalogue(out) as catalogue:
+        done = next(entry for entry in catalogue.entries() if entry.state == "coloured")
+        catalogue.change(done.output, state="working")  # its output is there, and nobody has its lock
+    run(shelf, "-o", out)
+    with Catalogue(out) as catalogue:
+        again = catalogue.find(done.output)
+    assert again is not None and (again.state, again.attempts) == ("coloured", done.attempts)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_watched_folder(tmp_path: Path, start_colorize: Start) -> None:
     shelf, out = tmp_path / "hot", tmp_path / "out"
