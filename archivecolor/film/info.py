@@ -59,7 +59,7 @@ StreamKind = Literal["video", "audio", "subtitle", "data", "attachment"]
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """One stream of the container, as worth showing; text is always printable."""
+    """One stream of the container, as worth showing; text is always printable. ``roles`` are those of `track_marks`."""
 
     index: int
     kind: StreamKind
@@ -69,6 +69,7 @@ class StreamInfo:
     description: str = ""
     is_attached_picture: bool = False
     timecode: str | None = None
+    roles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

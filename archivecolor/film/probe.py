@@ -29,6 +29,7 @@ from archivecolor.film.opening import (
     readable,
 )
 from archivecolor.film.pixels import UnusablePixelFormatError, pixel_format
+from archivecolor.film.track_marks import roles_of
 from archivecolor.matrices import MATRICES
 
 # By the field that is shown first, as FFmpeg's raw decoders take the container's word.
@@ -288,4 +289,5 @@ def _describe(stream: Stream) -> StreamInfo:
         description=words,
         is_attached_picture=bool(stream.disposition & STILL_DISPOSITIONS),
         timecode=text.get("timecode"),
+        roles=roles_of(stream),
     )

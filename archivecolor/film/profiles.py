@@ -22,7 +22,7 @@ from archivecolor.errors import FilmEncodeError
 from archivecolor.film.info import MATRIX_CODES, FilmInfo
 from archivecolor.film.opening import in_words, open_film
 from archivecolor.film.pixels import UnusablePixelFormatError, pixel_format
-from archivecolor.film.streams import Converted, LeftOut, StreamPlan, lost_languages, plan_streams
+from archivecolor.film.streams import Converted, LeftOut, StreamPlan, lost_marks, plan_streams
 
 # Extension -> (FFmpeg container, encoder by default). AVI and MPEG transport streams are not here: AVI cannot hold
 # variable frame rate or a late start, and a transport stream shifts its clock.
@@ -169,7 +169,7 @@ def plan_output(info: FilmInfo, output: Path, settings: OutputSettings | None = 
     if not info.files:
         with open_film(info.path) as source:
             streams = plan_streams(info, source, format_name)
-        warnings += lost_languages(info, streams, format_name)
+        warnings += lost_marks(info, streams, format_name)
     plan = OutputPlan(
         format_name=format_name,
         encoder=encoder,

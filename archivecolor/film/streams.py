@@ -18,7 +18,6 @@ from av.stream import AttachmentStream, Stream
 from archivecolor.errors import FilmEncodeError
 from archivecolor.film.channels import only_counts, usual_layout
 from archivecolor.film.info import FilmInfo
-from archivecolor.film.languages import is_lost, name_in
 from archivecolor.film.opening import codec_name, in_words, readable
 from archivecolor.film.sound import (
     SoundConverter,
@@ -28,6 +27,7 @@ from archivecolor.film.sound import (
     sound_target,
 )
 from archivecolor.film.subtitles import SubtitleConverter, subtitle_target
+from archivecolor.film.track_marks import is_lost, lost_roles, name_in
 
 # Containers of one family hold each other's private data tracks.
 _FAMILIES: Final = ({"mov", "mp4", "ipod", "3gp"}, {"matroska", "webm"}, {"mpegts"}, {"mxf"})
@@ -213,14 +213,22 @@ def plan_streams(info: FilmInfo, source: InputContainer, format_name: str) -> St
     return StreamPlan(tuple(kept), tuple(converted), tuple(left_out))
 
 
-def lost_languages(info: FilmInfo, streams: StreamPlan, format_name: str) -> list[str]:
-    """A sentence for each track that is there but no longer says which language it is in."""
+def lost_marks(info: FilmInfo, streams: StreamPlan, format_name: str) -> list[str]:
+    """Sentences for tracks that are there but no longer say which language they are in, or what they are for."""
     there = {*streams.kept, *(converted.index for converted in streams.converted)}
-    return [
-        f"{format_name} has no name for the language {stream.language!r} of track {stream.index}; .mkv keeps it"
-        for stream in info.streams
-        if stream.index in there and is_lost(format_name, stream.language)
+    tracks = [stream for stream in info.streams if stream.index in there]
+    languages = [
+        f"{format_name} has no name for the language {track.language!r} of track {track.index}; .mkv keeps it"
+        for track in tracks
+        if is_lost(format_name, track.language)
     ]
+    roles = [
+        f"{format_name} cannot mark track {track.index} as {role.replace('_', ' ')}"
+        + ("" if lost_roles("matroska", [role]) else "; .mkv can")
+        for track in tracks
+        for role in lost_roles(format_name, track.roles)
+    ]
+    return languages + roles
 
 
 def _target(stream: Stream, kind: str, format_name: str) -> SoundTarget | str | None:
