@@ -19,6 +19,7 @@ from archivecolor.film.channels import put_in_order
 # never what an archive means by a film.
 _NOT_FILMS: Final = {"tty", "lavfi", "concat", "bin", "xbin", "adf", "idf", "hls", "dash", "imf"}
 _FILMS: Final = ",".join(sorted(av.formats_available - _NOT_FILMS))
+_RAW_PICTURES: Final = {".yuv", ".raw", ".rgb", ".nv12", ".uyvy", ".yuyv", ".gray", ".y"}
 TS_DISCONT: Final = 0x0200  # AVFMTTS_DISCONT: a demuxer whose clock may start anywhere
 STILL_DISPOSITIONS: Final = (
     av.stream.Disposition.attached_pic | av.stream.Disposition.still_image | av.stream.Disposition.timed_thumbnails
@@ -65,6 +66,8 @@ def open_film(path: Path) -> InputContainer:
             head = stream.read(4096)
         if b"ftyp" in head[:64] and b"moov" not in head:
             remedy = "its index (moov) is missing, so it was cut short or never finished; copy it again"
+        elif path.suffix.lower() in _RAW_PICTURES:
+            remedy = "raw pictures do not say their size or rate; wrap them first (ffmpeg -f rawvideo -video_size ...)"
         elif isinstance(error, av.error.ArgumentError) and b"\0" not in head:
             remedy = "a text, or a list of other files, not a film itself"
         else:

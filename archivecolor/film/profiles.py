@@ -19,7 +19,7 @@ from av.codec.codec import UnknownCodecError
 from av.video.codeccontext import VideoCodecContext
 
 from archivecolor.errors import FilmEncodeError
-from archivecolor.film.info import MATRIX_CODES, FilmInfo
+from archivecolor.film.info import MATRIX_CODES, MATRIX_NAMES, UNTAGGED, FilmInfo, Picture
 from archivecolor.film.opening import in_words, open_film
 from archivecolor.film.pixels import UnusablePixelFormatError, pixel_format
 from archivecolor.film.streams import Converted, LeftOut, StreamPlan, lost_marks, plan_streams
@@ -158,6 +158,10 @@ def plan_output(info: FilmInfo, output: Path, settings: OutputSettings | None = 
     encoder_pix_fmt = pix_fmt if not supported or pix_fmt in supported else _SEMI_PLANAR[pix_fmt]
     # DNxHR says BT.709 whatever it is told; a grey picture's luma is the same in every matrix.
     matrix = "bt709" if encoder == "dnxhd" else info.picture.matrix
+    tagged = info.picture.tagged_matrix
+    other = tagged != UNTAGGED and tagged in MATRIX_NAMES and MATRIX_NAMES[tagged] != matrix
+    if other and info.picture.format.log2_chroma is not None:
+        warnings.append(f"the source is in {MATRIX_NAMES[tagged]}, the output in {matrix}; greys are the same in both")
     if encoder == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # its own log goes to stderr, past FFmpeg's: errors only
     if info.picture.interlaced and encoder not in _INTERLACING:
@@ -333,10 +337,7 @@ def _options(encoder: str, settings: OutputSettings, pix_fmt: str, lossless: boo
     elif encoder == "libvpx-vp9":
         options.update({"row-mt": "1", "cpu-used": "2"})
     elif encoder == "ffv1":
-        pixels = info.picture.width_px * info.picture.height_px
-        options.update(level="3", g="1", slicecrc="1")
-        if pixels >= 256 * 256:  # the encoder knows how many fit into a tiny picture
-            options["slices"] = "16"
+        options.update(level="3", g="1", slicecrc="1", slices=_ffv1_slices(info.picture))
     elif encoder in ("prores_ks", "prores_aw"):
         options["profile"] = "4" if "444" in pix_fmt else "3"
         options["vendor"] = "apl0"
@@ -356,6 +357,13 @@ def _options(encoder: str, settings: OutputSettings, pix_fmt: str, lossless: boo
     if own:
         options["x264-params"] = ":".join(own)
     return options
+
+
+def _ffv1_slices(picture: Picture) -> str:
+    """As many as make good use of threads; few in a small picture, where the encoder's own choice does not open."""
+    if picture.width_px * picture.height_px >= 256 * 256:
+        return "16"
+    return "4" if min(picture.width_px, picture.height_px) > 1 else "1"
 
 
 def configure(context: VideoCodecContext, info: FilmInfo, plan: OutputPlan) -> None:

@@ -186,7 +186,7 @@ def plan_streams(info: FilmInfo, source: InputContainer, format_name: str) -> St
     """Which of the source's other streams are copied, which converted, and which are left out and why.
 
     Raises `FilmEncodeError` for sound that the container cannot hold and that cannot be decoded either: a film never
-    loses its sound silently.
+    loses its sound silently. What is of no known codec nothing could hold: it is left out.
     """
     kept: list[int] = []
     converted: list[Converted] = []
@@ -203,6 +203,8 @@ def plan_streams(info: FilmInfo, source: InputContainer, format_name: str) -> St
             kept.append(stream.index)
         elif (target := _target(stream, kind, format_name)) is not None:
             converted.append(Converted(stream.index, kind, codec, target))
+        elif kind == "audio" and codec == "unknown":
+            left_out.append(LeftOut(stream.index, kind, codec, "its codec is not known; is the file damaged?"))
         elif kind == "audio":
             others = [ext for ext, name in _SOUND_HOLDERS.items() if holds(name, source, stream) is None]
             remedy = f"; write {' or '.join(others)} instead" if others else ""

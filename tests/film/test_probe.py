@@ -109,6 +109,7 @@ def test_hdr_is_refused_when_it_would_be_colourised(tmp_path):
         ("zero.mp4", b"", "empty"),
         ("text.mp4", b"This is a letter about a film, not a film.\n" * 50, "not a film"),
         ("random.mkv", bytes(range(256)) * 40, "not a film"),
+        ("raw.yuv", bytes([128]) * 5000, "wrap them first"),
         ("live.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\na.ts\n", "list of other files"),
         ("joined.txt", b"ffconcat version 1.0\nfile /etc/hostname\n", "list of other files"),
     ],

@@ -57,6 +57,12 @@ def test_ffv1_is_what_archives_ask_for(tmp_path):
     assert plan.encoder_options == {"level": "3", "g": "1", "slicecrc": "1", "slices": "16"} and plan.lossless
 
 
+@pytest.mark.parametrize(("size", "slices"), [((3, 5), "4"), ((2, 2), "4"), ((1, 9), "1"), ((250, 250), "4")])
+def test_ffv1_of_tiny_pictures_starts(tmp_path, size, slices):
+    plan = planned(tmp_path, "b.mkv", {"size": size, "codec": "libx264", "pix_fmt": "yuv444p"})
+    assert plan.encoder_options["slices"] == slices
+
+
 def test_x264_is_set_for_steady_colour_unless_a_preset_is_asked_for(tmp_path):
     own = planned(tmp_path, "b.mp4", {"size": (128, 96)})
     asked = planned(tmp_path, "b.mp4", {"size": (128, 96)}, preset="veryfast")
@@ -100,6 +106,15 @@ def test_tags_say_what_the_picture_is(tmp_path):
     assert (untagged.matrix, untagged.tag_matrix, untagged.tag_primaries) == ("smpte170m", 6, 2)
 
 
+@pytest.mark.parametrize(
+    ("code", "words"), [(8, "in ycgco, the output in smpte170m"), (10, "bt2020c"), (6, ""), (2, "")]
+)
+def test_a_matrix_that_is_not_kept_is_said(tmp_path, code, words):
+    plan = planned(tmp_path, "b.mkv", {"codec": "ffv1", "colour": (code, 1, 1, 1)})
+    said = [text for text in plan.warnings if "greys are the same" in text]
+    assert (len(said), words in "".join(said), plan.tag_matrix) == (bool(words), True, 6)
+
+
 def test_quicktime_cannot_say_full_range_for_prores(tmp_path):
     plan = planned(tmp_path, "b.mov", {"colour": (1, 1, 1, 2)}, codec="prores")
     assert not plan.full_range and any("full range" in text for text in plan.warnings)
@@ -135,6 +150,17 @@ def test_sound_that_does_not_fit_is_converted_and_said(tmp_path):
     pcm = planned(tmp_path, "b.mp4", {"sound": "pcm_s16le"})
     assert [c.in_words for c in pcm.converted] == ["ALAC, 16 bit, without loss"] and not pcm.kept
     assert planned(tmp_path, "b.mov", {"sound": "pcm_s16le"}).kept == (1,)
+
+
+def test_sound_of_no_known_codec_is_left_out_and_said(tmp_path):
+    make_clip(tmp_path / "a.mov", frames=2, sound="pcm_s16le", sound_tracks=2)
+    raw = bytearray((tmp_path / "a.mov").read_bytes())
+    at = raw.rindex(b"sowt")
+    raw[at : at + 4] = b"q?!x"
+    (tmp_path / "a.mov").write_bytes(raw)
+    plan = plan_output(probe(tmp_path / "a.mov"), tmp_path / "b.mkv", OutputSettings())
+    assert plan.kept == (1,) and [(out.index, out.kind) for out in plan.left_out] == [(2, "audio")]
+    assert "damaged?" in plan.left_out[0].reason
 
 
 def test_planning_refuses_hdr(tmp_path):
