@@ -255,7 +255,9 @@ class ColorizeConfig:
     which the picture is squeezed; with ``fit`` ``"aspect"`` the shorter side of an oblong about as oblong as the
     picture. ``saturation`` scales the network's a and b. ``temporal`` is how much of its neighbours' colour a frame
     takes on where motion is certain; 0 colours each frame by itself. ``shot_consistency`` keeps the colour of a shot
-    level as well. ``chroma_upsampling`` is how the network's ab is brought to the size of the film's chroma.
+    level as well. With ``network_frames`` ``"all"`` the network colours every frame; with ``"fewer"`` every second one
+    takes its colour from its neighbours, where their motion explains it, which needs ``temporal``; ``"auto"`` is fewer
+    on a CPU. ``chroma_upsampling`` is how the network's ab is brought to the size of the film's chroma.
     ``deinterlace`` makes progressive frames of interlaced ones, one (``"auto"``) or two of each (``"fields"``); where
     the luma plane goes through bit for bit, ``"auto"`` leaves them as they are. ``start_s`` and ``end_s`` cut, in
     seconds from the film's beginning. ``fps`` is the rate of an image sequence in frames a second, ``"24"``,
@@ -272,6 +274,7 @@ class ColorizeConfig:
     recombine: Literal["lab", "luma"] = "lab"
     temporal: float = 0.9
     shot_consistency: bool = False
+    network_frames: Literal["auto", "all", "fewer"] = "auto"
     chroma_upsampling: Literal["bilinear", "bicubic", "guided"] = "bicubic"
     deinterlace: Literal["auto", "off", "fields"] = "auto"
     start_s: float | None = None

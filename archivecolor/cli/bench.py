@@ -91,6 +91,11 @@ def _print_table(result: BenchResult) -> None:
     table.add_row(f"bound: {how}", f"{result.bound:.1f}", f"{1000 / result.bound:.1f}")
     table.add_row("[bold]whole pipeline[/]", f"[bold]{result.pipeline:.1f}[/]", f"{1000 / result.pipeline:.1f}")
     console.print(table)
+    if result.carried:
+        console.print(
+            f"the network was spared {result.carried} of {result.frames} frames, which took the colour of their "
+            "neighbours; the bound is that of all (--network-frames)"
+        )
     console.print(f"efficiency {result.efficiency:.2f} of the bound; limited by {result.limiting}")
     if (measured_s := result.frames / result.pipeline) < _SHORT_S:
         console.print(

@@ -152,6 +152,14 @@ colour_options = _all(
         help=f"Steady the colour over time; STRENGTH from 0, off, to {MOST_TEMPORAL}, on is {ColorizeConfig.temporal}.",
     ),
     click.option(
+        "--network-frames",
+        type=click.Choice(["auto", "all", "fewer"]),
+        default="auto",
+        show_default=True,
+        help="Frames that the network colours; fewer leaves out every second one where its neighbours' colour, carried "
+        "along the motion, will do. auto is fewer on a CPU.",
+    ),
+    click.option(
         "--shot-consistency",
         is_flag=True,
         help="Keep the colour level through each shot: what the same things drift by is taken away again.",

@@ -15,7 +15,7 @@ import torch
 from archivecolor.colorize.colourist import Colourist
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.motion_processes import MotionProcesses
-from archivecolor.colorize.parts import analyse, make_recombiner
+from archivecolor.colorize.parts import analyse, make_recombiner, steadying_of
 from archivecolor.colorize.pipeline import colorize_film
 from archivecolor.colorize.progress import NoProgress
 from archivecolor.colorize.stages import Batch, steadied
@@ -44,6 +44,7 @@ class BenchResult:
         transcode: of decoding and encoding at the same time, with the same settings and no colour.
         pipeline: of `colorize_film`, from the moment when its threads begin; ``startup_s`` is the time before its first
             frames were written.
+        carried: how many of the frames the pipeline spared the network; the network alone is shown all.
     """
 
     film: str
@@ -56,6 +57,7 @@ class BenchResult:
     transcode: float
     pipeline: float
     startup_s: float
+    carried: int = 0
 
     @property
     def shares_cpu(self) -> bool:
@@ -64,7 +66,7 @@ class BenchResult:
 
     @property
     def bound(self) -> float:
-        """The speed that a pipeline without any cost of its own would have."""
+        """The speed that a pipeline without any cost of its own would have, were the network shown every frame."""
         network = self.stages["network"]
         if self.shares_cpu:
             return 1 / (1 / self.transcode + 1 / network)
@@ -97,6 +99,7 @@ class BenchResult:
             "transcode": self.transcode,
             "pipeline": self.pipeline,
             "startup_s": self.startup_s,
+            "carried": self.carried,
             "bound": self.bound,
             "efficiency": self.efficiency,
             "limiting_stage": self.limiting,
@@ -139,6 +142,7 @@ def bench_film(
         transcode=transcode,
         pipeline=watch.frames_per_s,
         startup_s=watch.first_s - started,
+        carried=report.carried_frames,
     )
 
 
@@ -265,10 +269,10 @@ def _stages_alone(
 
             def steady() -> Iterator[Batch]:
                 waiting = [
-                    Batch(some, coloured=replace(colours, glimpses=[], warps=[]))
-                    for some, colours in zip(batches, coloured, strict=True)
+                    Batch(some, shown=replace(seen, glimpses=[], warps=[]), coloured=replace(colours))
+                    for some, seen, colours in zip(batches, shown, coloured, strict=True)
                 ]
-                return steadied(waiting, colourist, workers, config.temporal)
+                return steadied(waiting, colourist, workers, steadying_of(info, config, engine))
 
             if has_gpu:
                 list(steady())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from archivecolor import color
-from archivecolor.colorize.engine import Engine
+from archivecolor.colorize.engine import Colours, Engine
 from archivecolor.colorize.mattes import Rectangle, lit_outside
 from archivecolor.colorize.motion import Glimpse, find_links, glimpse
 from archivecolor.colorize.motion_processes import FindLinks
@@ -34,11 +34,17 @@ class Shown:
         luma: (N, H, W) source code values.
         l_norm: (N, 1, h, w) what the network is shown of each, -1..1.
         whole: for each frame, whether that is all of it rather than the film's picture.
+        glimpses: the frames as `motion.find_motion` takes them; empty until `Colourist.glimpse` was asked for them.
+        warps: the motion between each of them and the one before it, None where there is none, and
+        explained: whether the one before, moved, explains all of it; empty until `Colourist.link` was asked for them.
     """
 
     luma: Tensor
     l_norm: Tensor
     whole: list[bool]
+    glimpses: list[Glimpse] = field(default_factory=list)
+    warps: list[Warps | None] = field(default_factory=list)
+    explained: list[bool] = field(default_factory=list)
 
 
 @dataclass
@@ -47,22 +53,20 @@ class Coloured:
 
     Attributes:
         ab: (N, 2, h, w) a and b, float32, of what the network was shown.
+        carried: for each frame, whether it was left out, and has no ab of its own.
         repeated: how many of the frames repeat an earlier one of them.
-        glimpses: the frames as `motion.find_motion` takes them, and `warps` what it found between each and the one
-            before it. Both are empty until `Colourist.glimpse` and `Colourist.link` were asked for them.
     """
 
     shown: Shown
     ab: Tensor
+    carried: list[bool]
     repeated: int = 0
-    glimpses: list[Glimpse] = field(default_factory=list)
-    warps: list[Warps | None] = field(default_factory=list)
 
 
 class Colourist:
     """The film's engine, recombiner and picture, and who looks for motion.
 
-    `colour`, `link` and `planes` may run in several threads at once.
+    Its methods may run in several threads at once.
     """
 
     def __init__(
@@ -83,18 +87,18 @@ class Colourist:
 
     def colour(self, frames: Sequence[LumaFrame]) -> Coloured:
         """The frames' colours, at the network's size."""
-        parts = self.engine.within_memory(frames, lambda some: self.ask(self.show(some)))
-        if len(parts) == 1:
-            return parts[0]
-        shown = [part.shown for part in parts]
-        luma, l_norm = (torch.cat([getattr(part, name) for part in shown]) for name in ("luma", "l_norm"))
-        whole = [whole for part in shown for whole in part.whole]
-        repeated = sum(part.repeated for part in parts)
-        return Coloured(Shown(luma, l_norm, whole), torch.cat([part.ab for part in parts]), repeated)
+        return self.ask(self.show(frames))
 
     @torch.inference_mode()
     def show(self, frames: Sequence[LumaFrame]) -> Shown:
         """The first half of `colour`: upload, lightness, and its reduction to the network's size."""
+        parts = self.engine.within_memory(frames, self._show)
+        if len(parts) == 1:
+            return parts[0]
+        luma, l_norm = (torch.cat([getattr(part, name) for part in parts]) for name in ("luma", "l_norm"))
+        return Shown(luma, l_norm, [whole for part in parts for whole in part.whole])
+
+    def _show(self, frames: Sequence[LumaFrame]) -> Shown:
         luma = upload([frame.luma for frame in frames], self.engine.device)
         black, white = self.recombiner.source_range
         whole = lit_outside(luma, self.picture, black=black, white=white).tolist()
@@ -103,28 +107,36 @@ class Colourist:
         l_norm = torch.cat([self._reduce(part, lit) for part, (lit, _) in zip(parts, runs, strict=True)])
         return Shown(luma, l_norm, whole)
 
-    def ask(self, shown: Shown) -> Coloured:
-        """The second half: the network's answer."""
-        ab, repeated = self.engine.colours(shown.l_norm)
+    @torch.inference_mode()
+    def ask(self, shown: Shown, wanted: Sequence[bool] | None = None) -> Coloured:
+        """The second half: the network's answer, for all frames or for those that are ``wanted``."""
+        wanted = wanted or [True] * len(shown.whole)
+        answers = self.engine.within_memory(range(len(wanted)), lambda some: self._ask(shown, wanted, some))
+        ab = answers[0].ab if len(answers) == 1 else torch.cat([answer.ab for answer in answers])
         if ab.shape[0] != len(shown.whole) or not bool(torch.isfinite(ab).all()):
             raise FilmDecodeError(
                 f"{self.source}: the network returned no usable colour for a frame; try --precision fp32, "
                 f"or other weights than {self.engine.weights_path}"
             )
-        return Coloured(shown, ab, repeated)
+        carried = [not coloured for answer in answers for coloured in answer.coloured]
+        return Coloured(shown, ab, carried, sum(answer.repeated for answer in answers))
 
-    def glimpse(self, coloured: Coloured) -> None:
+    def _ask(self, shown: Shown, wanted: Sequence[bool], numbers: Sequence[int]) -> Colours:
+        some = slice(numbers[0], numbers[-1] + 1)
+        return self.engine.colours(shown.l_norm[some], wanted[some])
+
+    def glimpse(self, shown: Shown) -> None:
         """Fill in ``glimpses``, unless they are."""
-        if coloured.glimpses:
+        if shown.glimpses:
             return
-        [lightness] = fetch([color.L_SCALE * (coloured.shown.l_norm[:, 0].float() + 1)])
-        formats = coloured.shown.whole
-        coloured.glimpses = [glimpse(L, whole) for L, whole in zip(lightness.numpy(), formats, strict=True)]
+        [lightness] = fetch([color.L_SCALE * (shown.l_norm[:, 0].float() + 1)])
+        shown.glimpses = [glimpse(L, whole) for L, whole in zip(lightness.numpy(), shown.whole, strict=True)]
 
-    def link(self, coloured: Coloured, before: Glimpse | None) -> None:
-        """Fill in ``warps``; ``before`` is the glimpse of the frame before these."""
-        links = self._find_links(before, coloured.glimpses)
-        coloured.warps = warps_of(links, (coloured.ab.shape[-2], coloured.ab.shape[-1]), coloured.ab.device)
+    def link(self, shown: Shown, before: Glimpse | None) -> None:
+        """Fill in ``warps`` and ``explained``; ``before`` is the glimpse of the frame before these."""
+        links = self._find_links(before, shown.glimpses)
+        shown.warps = warps_of(links, (shown.l_norm.shape[-2], shown.l_norm.shape[-1]), shown.l_norm.device)
+        shown.explained = [link is not None and link.explains for link in links]
 
     def planes(self, coloured: Coloured) -> list[Planes]:
         """Y' (N, H, W) and Cb, Cr (N, h, w) code values in the output's depth, for each part of ``coloured``.

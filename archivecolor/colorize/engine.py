@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -33,6 +34,21 @@ _MOST_DEVIATION = 1.0
 """Mean |d a| and |d b| up to which 8-bit arithmetic is taken for the same colours."""
 _GPU_BATCH, _GPU_BATCH_PIXELS = 16, 34_000_000
 """Enough to keep a GPU at work, and few enough that the encoder soon has the first of a film: 16 frames of 1080p."""
+
+
+@dataclass(frozen=True)
+class Colours:
+    """What the network says of some frames.
+
+    Attributes:
+        ab: (N, 2, h, w) a and b, float32; 0 of frames that are not ``coloured``.
+        coloured: for each frame, whether it has colours.
+        repeated: how many frames repeat an earlier one of them.
+    """
+
+    ab: Tensor
+    coloured: list[bool]
+    repeated: int
 
 
 class Engine:
@@ -118,7 +134,7 @@ class Engine:
         Returns:
             (N, 2, h, w) a and b, float32, of ``picture`` stretched to `network_shape`.
         """
-        return self.colours(self.network_input(L, picture))[0]
+        return self.colours(self.network_input(L, picture)).ab
 
     def network_shape(self, height_px: int, width_px: int) -> tuple[int, int]:
         """Height and width at which the network sees a picture of this size."""
@@ -139,16 +155,25 @@ class Engine:
         return color.normalise_l(small).to(self.dtype).contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def colours(self, l_norm: Tensor) -> tuple[Tensor, int]:
-        """a and b as from `chroma`, of a batch of `network_input`, and how many frames repeat an earlier one of it."""
-        generator = self._int8 or self._generator
+    def colours(self, l_norm: Tensor, wanted: Sequence[bool] | None = None) -> Colours:
+        """The colours of the frames of a batch of `network_input`, or of those alone that are ``wanted``.
+
+        Frames that look the same have the same colours, wanted or not, from one of them.
+        """
         shown_first = _first_showings(l_norm)
-        distinct = sorted(set(shown_first))
-        repeated = len(shown_first) - len(distinct)
-        ab: Tensor = color.denormalise_ab(generator(l_norm[distinct] if repeated else l_norm)) * self.saturation
-        if repeated:
-            ab = ab[[distinct.index(number) for number in shown_first]]
-        return ab, repeated
+        distinct = sorted({first for n, first in enumerate(shown_first) if wanted is None or wanted[n]})
+        repeated = len(shown_first) - len(set(shown_first))
+        coloured = [first in distinct for first in shown_first]
+        if len(distinct) == len(shown_first):
+            return Colours(self._ask(l_norm), coloured, repeated)
+        ab = l_norm.new_zeros((len(shown_first), 2, *l_norm.shape[-2:]), dtype=torch.float32)
+        if distinct:
+            answers = self._ask(l_norm[distinct])
+            ab[coloured] = answers[[distinct.index(first) for first in shown_first if first in distinct]]
+        return Colours(ab, coloured, repeated)
+
+    def _ask(self, l_norm: Tensor) -> Tensor:
+        return color.denormalise_ab((self._int8 or self._generator)(l_norm)) * self.saturation
 
     def within_memory(self, frames: Sequence[Frame], work: Callable[[Sequence[Frame]], Result]) -> list[Result]:
         """``work`` on ``frames``, ``batch_size`` at a time; halved as often as the device's memory asks for it.

@@ -22,6 +22,8 @@ of eleven clips steadier by 5 % in the middle (1 to 12 % on most), of a warping 
 SAME_SHOT = 0.3
 """Least `Link.likeness` of neighbours in one shot. Measured: cuts between any two of eleven clips reach 0.24 at most,
 neighbours in them, made to flicker by 30 % and very grainy, 0.46 at least, 0.80 as they are."""
+EXPLAINED = 0.93
+"""Least mean of `Link.trust_back` of a frame that takes its colour from the one before."""
 
 _LEAST_PX = 32
 _LEAST_CONTRAST = 1.5  # L*: below it there is nothing but noise to stretch
@@ -58,6 +60,11 @@ class Link:
     def in_one_shot(self) -> bool:
         """Whether the two frames belong to one shot."""
         return self.likeness >= SAME_SHOT
+
+    @property
+    def explains(self) -> bool:
+        """Whether the earlier frame, moved, explains so much of the later that this needs no colours of its own."""
+        return self.in_one_shot and float(self.trust_back.mean()) >= EXPLAINED
 
 
 @dataclass(frozen=True)

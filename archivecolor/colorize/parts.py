@@ -23,7 +23,7 @@ from archivecolor.colorize.progress import Progress, Stage, Stop
 from archivecolor.colorize.recombine import PlaneFormat, Recombiner
 from archivecolor.colorize.segments import SHORTEST_PART, RestartError, SegmentSink, SegmentWriter, reach
 from archivecolor.colorize.space import Space
-from archivecolor.colorize.stages import colour_batches, warm_up
+from archivecolor.colorize.stages import Steadying, colour_batches, warm_up
 from archivecolor.colorize.threads import run_stages
 from archivecolor.colorize.work import Part
 from archivecolor.colorize.workers import Workers
@@ -82,6 +82,13 @@ def make_recombiner(info: FilmInfo, plan: OutputPlan, config: ColorizeConfig, de
         device=device,
         upsampling=config.chroma_upsampling,
     )
+
+
+def steadying_of(info: FilmInfo, config: ColorizeConfig, engine: Engine) -> Steadying:
+    """How this film's colour is steadied; the network is spared frames where its time is what the others wait for."""
+    spares = config.network_frames == "fewer" or (config.network_frames == "auto" and engine.device.type == "cpu")
+    rate = info.average_rate or Fraction(25)
+    return Steadying(config.temporal, config.shot_consistency, rate if spares and config.temporal else None)
 
 
 def frames_expected(info: FilmInfo, config: ColorizeConfig) -> int | None:
@@ -147,8 +154,9 @@ def colour_part(
             expected = frames_expected(film.info, film.config)
             size = engine.batch_for(picture.height_px, picture.width_px)
             liveliest = max(analysis.luma, key=lambda luma: float(luma[::8, ::8].std()))
-            strength, level = film.config.temporal, film.config.shot_consistency
-            warm_up(colourist, workers, liveliest, min(size, expected or size), strength, level=level)
+            warm_up(
+                colourist, workers, liveliest, min(size, expected or size), steadying_of(film.info, film.config, engine)
+            )
         try:
             return task.run(done, workers)
         except RestartError:
@@ -189,6 +197,7 @@ class _Task:
                 lead = max(0, reach(self.film.config.temporal) - self.segment_frames)
                 begin_s -= lead / (self.film.info.average_rate or Fraction(25))
         expected = frames_expected(self.film.info, self.film.config)
+        steadying = steadying_of(self.film.info, config, engine)
         batch_size = engine.batch_for(picture.height_px, picture.width_px)
         with open_reader(
             self.film.source, self.film.config, begin_s if seek else None, probed=self.film.probed
@@ -212,9 +221,7 @@ class _Task:
                 limiting = run_stages(
                     _FramesFrom(reader, begin_s, start),
                     sink,
-                    lambda batches: colour_batches(
-                        batches, self.colourist, workers, config.temporal, level=config.shot_consistency
-                    ),
+                    lambda batches: colour_batches(batches, self.colourist, workers, steadying),
                     batch_size=batch_size,
                     first_batch_size=batch_size - (0 if start is None else start.number % batch_size),
                     progress=self.progress,

@@ -176,6 +176,7 @@ def finish_film(
     for segment, _ in segments:
         counts.update(segment.counts)
     report.frames_read, report.repeated_frames = counts["frames"], counts["repeated"]
+    report.carried_frames = counts["carried"]
     report.undecodable_packets, report.damaged_frames = counts["undecodable_packets"], counts["corrupt_frames"]
     report.picture, report.weights_sha256 = analysis.picture, model.weights_sha256
     report.device = ", ".join(dict.fromkeys(segment.device for segment, _ in segments))

@@ -25,6 +25,7 @@ class ColorizeReport:
     undecodable_packets: int = 0
     damaged_frames: int = 0
     repeated_frames: int = 0
+    carried_frames: int = 0
     picture: Rectangle | None = None
     seconds: float = 0.0
     limiting: Stage | None = None
@@ -54,6 +55,7 @@ class ColorizeReport:
             "undecodable_packets": self.undecodable_packets,
             "damaged_frames": self.damaged_frames,
             "repeated_frames": self.repeated_frames,
+            "carried_frames": self.carried_frames,
             "picture": picture,
             "seconds": round(self.seconds, 3),
             "frames_per_s": round(self.frames_per_s, 2),

@@ -178,7 +178,7 @@ class SegmentSink:
                 return False
             if self._is_to_write(number, frame, begins_shot):
                 self._write(number, frame, planes, begins_shot)
-                self._counts.update(repeated=repeated, without_bars=batch.whole[place])
+                self._counts.update(repeated=repeated, carried=batch.carried[place], without_bars=batch.whole[place])
                 self._count(batch.counts[place])
                 repeated = 0
             self._counted = batch.counts[place]

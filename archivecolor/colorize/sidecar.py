@@ -148,7 +148,10 @@ def record_of(
 
 def settings_fingerprint(model: Model, config: ColorizeConfig, settings: OutputSettings) -> str:
     """Eight hexadecimal digits that change with anything that decides what an output looks like."""
-    size, steadying = (config.render_size_px, config.fit), (config.temporal, config.shot_consistency)
+    size, steadying = (
+        (config.render_size_px, config.fit),
+        (config.temporal, config.shot_consistency, config.network_frames),
+    )
     made = (model.weights_sha256, config.precision, size, config.saturation, config.recombine, steadying)
     cut = (config.start_s, config.end_s, config.fps)
     return hashlib.sha256(repr((made, config.chroma_upsampling, cut, config.fields, settings)).encode()).hexdigest()[:8]
@@ -162,6 +165,7 @@ def frame_counts(counts: Mapping[str, int], written: int) -> dict[str, int]:
         "undecodable": counts["undecodable_packets"],
         "damaged": counts["corrupt_frames"],
         "repeated": counts["repeated"],
+        "carried": counts["carried"],
         "deinterlaced": counts["deinterlaced"],
         "resized": counts["resized_frames"],
         "times_moved": counts["moved_timestamps"],

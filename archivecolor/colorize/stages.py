@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from archivecolor.colorize.colourist import Coloured, Colourist, Planes
+from archivecolor.colorize.colourist import Coloured, Colourist, Planes, Shown
 from archivecolor.colorize.motion import Glimpse
 from archivecolor.colorize.temporal import Steadier
 from archivecolor.colorize.workers import Workers
 from archivecolor.film import LumaFrame
+
+EVERY: Final = 2
+"""Of so many frames in a row the network is shown the first, where motion explains the others."""
 
 
 @dataclass
@@ -24,85 +28,117 @@ class Batch:
     """Frames with what has been made of them so far.
 
     Attributes:
+        shown: what the network is shown of them, where their motion is looked for.
         counts: what reading had met (`ReadReport.counts`) when each of the frames was given.
         shot_starts: places in ``frames`` of those that begin a shot; found where colour is steadied over time.
         repeated: how many of the frames repeat an earlier one of them.
+        carried: for each of the frames, whether the network left it to its neighbours.
         whole: for each of the frames, whether it was coloured with its bars.
     """
 
     frames: list[LumaFrame] = field(default_factory=list)
     counts: list[dict[str, int]] = field(default_factory=list)
+    shown: Shown | None = None
     coloured: Coloured | None = None
     planes: list[Planes] = field(default_factory=list)
     shot_starts: set[int] = field(default_factory=set)
     repeated: int = 0
+    carried: list[bool] = field(default_factory=list)
     whole: list[bool] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Steadying:
+    """How colour is steadied over time; by default not at all.
+
+    Attributes:
+        strength, level: see `Steadier`.
+        spared_at: the rate of a film of which the network is spared every second frame, where the one before explains
+            it; None where it is shown all of them.
+    """
+
+    strength: float = 0.0
+    level: bool = False
+    spared_at: Fraction | None = None
+
+    def __bool__(self) -> bool:
+        return self.strength > 0 or self.level
+
+    def wanted(self, before: LumaFrame | None, frames: Sequence[LumaFrame], explained: Sequence[bool]) -> list[bool]:
+        """Which of the frames the network is to colour; ``before`` is the one before them."""
+        if self.spared_at is None:
+            return [True] * len(frames)
+        # By their times, since work that goes on in mid-film has to choose as work from its beginning did.
+        groups = [frame and round(frame.time_s * self.spared_at) // EVERY for frame in (before, *frames)]
+        return [one != other or not known for (one, other), known in zip(pairwise(groups), explained, strict=True)]
+
+
 def colour_batches(
-    batches: Iterable[Batch], colourist: Colourist, workers: Workers, strength: float, *, level: bool = False
+    batches: Iterable[Batch], colourist: Colourist, workers: Workers, steadying: Steadying
 ) -> Iterator[Batch]:
-    """The batches in their order, with their planes; see `Steadier`, which ``strength`` 0 without ``level`` spares."""
+    """The batches in their order, with their planes."""
+
+    def show(batch: Batch) -> Batch:
+        if batch.frames:
+            batch.shown = colourist.show(batch.frames)
+            colourist.glimpse(batch.shown)
+        return batch
 
     def colour(batch: Batch) -> Batch:
         batch.coloured = colourist.colour(batch.frames) if batch.frames else None
-        if batch.coloured and (strength or level):
-            colourist.glimpse(batch.coloured)
         return batch
 
     def make_planes(batch: Batch) -> Batch:
         if batch.coloured:
             batch.planes = colourist.planes(batch.coloured)
-            batch.repeated, batch.whole = batch.coloured.repeated, batch.coloured.shown.whole
-        batch.coloured = None
+            batch.repeated, batch.carried = batch.coloured.repeated, batch.coloured.carried
+            batch.whole = batch.coloured.shown.whole
+        batch.shown = batch.coloured = None
         return batch
 
-    coloured = workers.map(colour, batches)
-    if strength or level:
-        coloured = steadied(coloured, colourist, workers, strength, level=level)
+    if steadying:
+        coloured = steadied(workers.map(show, batches), colourist, workers, steadying)
+    else:
+        coloured = workers.map(colour, batches)
     return workers.map(make_planes, coloured)
 
 
-def warm_up(
-    colourist: Colourist,
-    workers: Workers,
-    luma: npt.NDArray[Any],
-    frames: int,
-    strength: float,
-    *,
-    level: bool = False,
-) -> None:
+def warm_up(colourist: Colourist, workers: Workers, luma: npt.NDArray[Any], frames: int, steadying: Steadying) -> None:
     """Have each of the workers colour a batch of ``frames``, a short pan across ``luma`` (H, W).
 
     A GPU loads its kernels when they are first used, and plans convolutions anew for each thread and each shape. The
     film's own batches need not wait for that, nor the encoder for them.
     """
     pan = [LumaFrame(np.roll(luma, 4 * n, axis=1), n, Fraction(1, 25), None, False) for n in range(frames)]
-    for _ in colour_batches([Batch(pan) for _ in range(workers.count)], colourist, workers, strength, level=level):
+    for _ in colour_batches([Batch(pan) for _ in range(workers.count)], colourist, workers, steadying):
         pass
 
 
-def steadied(
-    batches: Iterable[Batch], colourist: Colourist, workers: Workers, strength: float, *, level: bool = False
-) -> Iterator[Batch]:
-    """The batches with steady colours; each comes out once enough of what follows it has gone in."""
+def steadied(batches: Iterable[Batch], colourist: Colourist, workers: Workers, steadying: Steadying) -> Iterator[Batch]:
+    """Batches that are ``shown`` with steady colours; each comes out once enough of what follows it has gone in.
 
-    def after_one_another() -> Iterator[tuple[Batch, Glimpse | None]]:
+    Motion is looked for first, which tells what the network is to colour of those that are not ``coloured`` yet.
+    """
+
+    def after_one_another() -> Iterator[tuple[Batch, tuple[LumaFrame, Glimpse] | None]]:
         before = None
         for batch in batches:
-            if batch.coloured:
-                colourist.glimpse(batch.coloured)
+            if batch.shown:
+                colourist.glimpse(batch.shown)
             yield batch, before
-            if batch.coloured:
-                before = batch.coloured.glimpses[-1]
+            if batch.shown:
+                before = batch.frames[-1], batch.shown.glimpses[-1]
 
-    def find_motion(neighbours: tuple[Batch, Glimpse | None]) -> Batch:
+    def colour(neighbours: tuple[Batch, tuple[LumaFrame, Glimpse] | None]) -> Batch:
         batch, before = neighbours
-        if batch.coloured:
-            colourist.link(batch.coloured, before)
+        if batch.shown:
+            frame, glimpse = before or (None, None)
+            colourist.link(batch.shown, glimpse)
+            wanted = steadying.wanted(frame, batch.frames, batch.shown.explained)
+            batch.coloured = batch.coloured or colourist.ask(batch.shown, wanted)
         return batch
 
-    steadier = Steadier(strength, level=level)
+    steadier = Steadier(steadying.strength, level=steadying.level)
     waiting: deque[Batch] = deque()
     ready: deque[torch.Tensor] = deque()
     given = 0
@@ -118,11 +154,11 @@ def steadied(
                 given += len(batch.frames)
             yield batch
 
-    for batch in workers.map(find_motion, after_one_another()):
+    for batch in workers.map(colour, after_one_another()):
         waiting.append(batch)
-        if batch.coloured:
-            ready += steadier.push(batch.coloured.ab, batch.coloured.glimpses, batch.coloured.warps)
-            batch.coloured.warps.clear()
+        if batch.coloured and batch.shown:
+            ready += steadier.push(batch.coloured.ab, batch.shown.glimpses, batch.shown.warps, batch.coloured.carried)
+            batch.shown.warps.clear()
         yield from complete()
     ready += steadier.flush()
     yield from complete()

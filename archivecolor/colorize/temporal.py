@@ -9,7 +9,7 @@ nor fade, whatever the shot's length, and that leaves out what the motion does n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +28,9 @@ LOOK_AHEAD: Final = 12
 LONGEST_FLASH: Final = 2
 """So many frames that look like nothing around them do not end a shot: a flash, a splice, a damaged frame."""
 _MOST_GAIN: Final = 1.5
+_CARRIED_WEIGHT: Final = 0.01
+"""Of the colours that a frame without any of its own takes from the one before: where motion is trusted they are in the
+sums already, and where it is not they are better than none."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,10 @@ class _Sums:
         )
         return [cls(*sums) for sums in zip(*own, strict=True)]
 
+    def weakened(self, weight: float) -> _Sums:
+        """The same colours with less weight."""
+        return _Sums(self.ab * weight, self.energy * weight, self.colourfulness * weight)
+
     @staticmethod
     def average(frames: Sequence[_Sums]) -> Tensor:
         """(N, 2, h, w) ab of N frames.
@@ -76,8 +83,7 @@ class _Sums:
 
     def onto(self, several: Sequence[_Sums], warp: Warp, strength: float) -> list[_Sums]:
         """Each of ``several`` frames plus its share of these sums, moved by ``warp`` and weakened by its trust."""
-        ab = F.grid_sample(self.ab, warp.grid, padding_mode="border", align_corners=False)
-        energy = F.grid_sample(self.energy, warp.coarse_grid, padding_mode="border", align_corners=False)
+        ab, energy = _sampled(self.ab, warp.grid), _sampled(self.energy, warp.coarse_grid)
         share = warp.mean_trust * strength
         return [
             _Sums(
@@ -132,25 +138,52 @@ class Steadier:
         self._done = 0
         self._shot: list[_Frame] = []
         self._last: _Frame | None = None
+        self._last_ab: Tensor | None = None
         self._doubtful: list[_Frame] = []
         self._finished: list[Tensor] = []
 
     @torch.inference_mode()
-    def push(self, ab: Tensor, glimpses: Sequence[Glimpse], warps: Sequence[Warps | None]) -> list[Tensor]:
+    def push(
+        self,
+        ab: Tensor,
+        glimpses: Sequence[Glimpse],
+        warps: Sequence[Warps | None],
+        carried: Sequence[bool] | None = None,
+    ) -> list[Tensor]:
         """Take the next frames.
 
         Args:
             ab: (N, 2, h, w) float32 on any device.
             glimpses: the same frames, as the motion search sees them.
             warps: the motion between each of them and the frame before it; None for the first.
+            carried: for each of them, whether its ab says nothing, and its colours are those of its neighbours; it has
+                to have a frame before it. None for none of them.
 
         Returns:
             Steady ab, (2, h, w) each, of those of the oldest frames whose turn it is.
         """
+        carried = carried or [False] * len(glimpses)
+        if any(carried):
+            ab = torch.cat([*self._carry(ab, warps, carried)])
+        self._last_ab = ab[-1:]
         sums = (own for some in torch.split(ab, _at_once(ab.device)) for own in _Sums.of(some))
-        for glimpse, motion, frame, own in zip(glimpses, warps, torch.split(ab, 1), sums, strict=True):
-            self._add(_Frame(glimpse, motion, frame, own, own))
+        for frame, own, glimpse, motion, is_carried in zip(
+            torch.split(ab, 1), sums, glimpses, warps, carried, strict=True
+        ):
+            little = own.weakened(_CARRIED_WEIGHT) if is_carried else own
+            self._add(_Frame(glimpse, motion, frame, little, little))
         return self._take()
+
+    def _carry(self, ab: Tensor, warps: Sequence[Warps | None], carried: Sequence[bool]) -> Iterator[Tensor]:
+        """(1, 2, h, w) of each frame, those that are carried from the one before."""
+        last = self._last_ab
+        for frame, motion, is_carried in zip(torch.split(ab, 1), warps, carried, strict=True):
+            if is_carried:
+                assert motion is not None and last is not None
+                last = _sampled(last, motion.back.grid)
+            else:
+                last = frame
+            yield last
 
     @torch.inference_mode()
     def flush(self) -> list[Tensor]:
@@ -242,6 +275,10 @@ class Steadier:
 def _at_once(device: torch.device) -> int:
     """Frames to compute with at a time: one, which a CPU's cache holds, or enough to be worth a GPU's starting."""
     return 1 if device.type == "cpu" else BLOCK
+
+
+def _sampled(planes: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(planes, grid, padding_mode="border", align_corners=False)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

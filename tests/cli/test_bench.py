@@ -23,6 +23,7 @@ def test_figures_of_a_made_film_hang_together(use_tiny_weights: Path) -> None:
     network, transcode = figures["stages"]["network"], figures["transcode"]
     assert figures["bound"] == pytest.approx(1 / (1 / network + 1 / transcode))
     assert figures["efficiency"] == pytest.approx(figures["pipeline"] / figures["bound"])
+    assert 0 < figures["carried"] <= 25
     assert figures["stages"][figures["limiting_stage"]] == min(figures["stages"].values())
 
 

@@ -17,7 +17,7 @@ from archivecolor.colorize.mattes import Rectangle
 from archivecolor.colorize.motion import find_links, glimpse
 from archivecolor.colorize.pipeline import colorize_film
 from archivecolor.colorize.recombine import PlaneFormat, Recombiner
-from archivecolor.colorize.stages import Batch, colour_batches, warm_up
+from archivecolor.colorize.stages import Batch, Steadying, colour_batches, warm_up
 from archivecolor.colorize.temporal import Steadier
 from archivecolor.colorize.transfer import download, fetch, upload, upload_floats
 from archivecolor.colorize.warping import warps_of
@@ -64,8 +64,9 @@ def test_colours(
 def test_colours_of_repeated_frames(device: str, tiny_weights: Path) -> None:
     one, other = (torch.from_numpy(texture(seed))[None, None].to(device) for seed in (1, 2))
     engine = engine_on(device, tiny_weights)
-    ab, repeated = engine.colours(engine.network_input(torch.cat([one, one + 0.1, other, other, one])))
-    assert repeated == 2
+    colours = engine.colours(engine.network_input(torch.cat([one, one + 0.1, other, other, one])))
+    ab = colours.ab
+    assert colours.repeated == 2
     assert torch.equal(ab[0], ab[1]) and torch.equal(ab[2], ab[3])
     torch.testing.assert_close(ab[4], ab[0], atol=0.5, rtol=0)
 
@@ -166,7 +167,7 @@ def test_warming_up_goes_all_the_way(device: str, tiny_weights: Path, monkeypatc
 
     monkeypatch.setattr(stages, "colour_batches", counted)
     with Workers(2) as workers:
-        warm_up(colourist, workers, np.round(texture(1) * 2).astype(np.uint8), 5, 0.9)
+        warm_up(colourist, workers, np.round(texture(1) * 2).astype(np.uint8), 5, Steadying(0.9))
     assert coloured == [[5], [5]]
 
 
@@ -181,7 +182,7 @@ def test_batches_keep_their_order_and_their_frames(device: str, tiny_weights: Pa
     frames = [LumaFrame(plane, n, Fraction(1, 25), 1, False) for n, plane in enumerate(luma)]
     with Workers(4) as workers:
         batches = [Batch(frames[start : start + 6]) for start in range(0, 90, 6)]
-        done = list(colour_batches(batches, colourist, workers, 0.9))
+        done = list(colour_batches(batches, colourist, workers, Steadying(0.9)))
     y = [plane for batch in done for planes in batch.planes for plane in planes[0]]
     np.testing.assert_array_equal(np.stack(y), np.stack(luma))
 

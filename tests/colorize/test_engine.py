@@ -72,10 +72,27 @@ def test_frames_that_repeat_an_earlier_one_take_its_colour(tiny_weights: Path, m
     asked = []
     generator = engine._generator
     monkeypatch.setattr(engine, "_generator", lambda l_norm: asked.append(len(l_norm)) or generator(l_norm))
-    ab, repeated = engine.colours(shown)
-    assert (repeated, asked) == (2, [3])
+    colours = engine.colours(shown)
+    ab = colours.ab
+    assert (colours.repeated, asked, colours.coloured) == (2, [3], [True] * 5)
     assert torch.equal(ab[0], ab[1]) and torch.equal(ab[2], ab[3])
     torch.testing.assert_close(ab[[0, 2, 4]], engine.chroma(torch.cat([a, b, a])))
+
+
+def test_the_network_is_shown_the_frames_that_are_wanted(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _engine(tiny_weights, "fp32")
+    a, b = _frames(2)
+    shown = engine.network_input(torch.cat([a, b, b, a]))
+    expected = engine.colours(shown).ab
+    asked = []
+    generator = engine._generator
+    monkeypatch.setattr(engine, "_generator", lambda l_norm: asked.append(len(l_norm)) or generator(l_norm))
+    some = engine.colours(shown, [False, False, True, True])
+    assert (asked, some.coloured, some.repeated) == ([2], [False, True, True, True], 1)
+    torch.testing.assert_close(some.ab[1:], expected[1:], atol=1e-3, rtol=0)
+    assert not some.ab[0].any()
+    none = engine.colours(shown, [False] * 4)
+    assert (len(asked), any(none.coloured), bool(none.ab.any())) == (1, False, False)
 
 
 @pytest.mark.parametrize(

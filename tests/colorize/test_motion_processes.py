@@ -231,11 +231,11 @@ def test_an_error_in_a_film_leaves_no_process(
     config = ColorizeConfig(device="cpu", weights=str(tiny_weights), render_size_px=64)
     engine, asked = Engine(config), []
 
-    def colours(l_norm: object) -> object:
+    def colours(l_norm: object, wanted: object) -> object:
         asked.append(l_norm)
         if len(asked) > 4:
             raise FilmDecodeError("no colour")
-        return Engine.colours(engine, l_norm)  # type: ignore[arg-type]
+        return Engine.colours(engine, l_norm, wanted)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine, "colours", colours)
     with pytest.raises(FilmDecodeError, match="no colour"):

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from archivecolor import color
-from archivecolor.colorize.engine import Engine
+from archivecolor.colorize.engine import Colours, Engine
 from archivecolor.colorize.pipeline import colorize_film
 from archivecolor.colorize.recombine import Recombiner
 from archivecolor.config import ColorizeConfig
@@ -175,7 +175,11 @@ def test_a_missing_frame_is_an_error_not_a_shorter_film(
 
 def test_a_frame_without_colour_is_an_error(tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_clip(tmp_path / "a.mp4", frames=4)
-    monkeypatch.setattr(engine, "colours", lambda l_norm: (torch.full((len(l_norm), 2, 8, 8), torch.nan), 0))
+
+    def without_colour(l_norm: torch.Tensor, wanted: list[bool]) -> Colours:
+        return Colours(torch.full((len(l_norm), 2, 8, 8), torch.nan), wanted, 0)
+
+    monkeypatch.setattr(engine, "colours", without_colour)
     with pytest.raises(FilmDecodeError, match="no usable colour"):
         colorize_film(source.path, tmp_path / "b.mp4", engine, CONFIG)
     assert not (tmp_path / "b.mp4").exists()

@@ -218,3 +218,49 @@ def test_each_shot_is_levelled_by_itself() -> None:
     frames = [texture(1)] * 20 + [texture(2)] * 20
     ab = torch.stack([torch.full((2, *SIZE), value) for value in [10.0] * 20 + [-20.0] * 20])
     assert torch.allclose(level(frames, ab), ab, atol=1e-2)
+
+
+def steady_but(
+    carried: Sequence[int], lightness: Sequence[np.ndarray], ab: torch.Tensor, batch: int = 5
+) -> torch.Tensor:
+    """`steady`, of ab that says nothing of some frames."""
+    seen = [glimpse(L) for L in lightness]
+    warps = warps_of(find_links(None, seen), SIZE, ab.device)
+    is_carried = [number in carried for number in range(len(seen))]
+    ab = ab.clone()
+    ab[is_carried] = 0
+    steadier = Steadier(0.9)
+    out = [
+        frame
+        for start in range(0, len(seen), batch)
+        for some in [slice(start, start + batch)]
+        for frame in steadier.push(ab[some], seen[some], warps[some], is_carried[some])
+    ]
+    return torch.stack([*out, *steadier.flush()])
+
+
+def test_frames_without_colours_have_those_of_their_neighbours() -> None:
+    rng, scene, fine = np.random.default_rng(0), texture(1), texture(4) - 50
+    ways = [(2.5 * n, 1.5 * n) for n in range(30)]
+    frames = [moved(scene, *way) for way in ways]
+    true = torch.stack([torch.from_numpy(np.stack([moved(fine, *way)] * 2)) for way in ways])
+    ab = true + torch.stack([blotches(rng, 3) for _ in frames])
+    out = steady_but(range(1, 30, 2), frames, ab)
+    every = steady(frames, ab)[0]
+    assert (out - true)[4:-4].abs().mean() < 1.15 * (every - true)[4:-4].abs().mean()
+    assert abs(out.std() / every.std() - 1) < 0.03
+    assert torch.equal(out, steady_but(range(1, 30, 2), frames, ab, batch=30))
+
+
+def test_what_motion_does_not_explain_of_a_frame_without_colours_still_has_some() -> None:
+    frames = [texture(1)] * 9
+    frames[5] = frames[5].copy()
+    frames[5][40:70, 40:70] = texture(2)[40:70, 40:70]
+    ab = torch.stack([scene_colour()] * 9)
+    assert (steady_but([5], frames, ab) - ab)[5].abs().max() < 1
+
+
+def test_a_cut_behind_frames_without_colours_leaves_no_ghost() -> None:
+    frames = [texture(1)] * 12 + [texture(2)] * 12
+    ab = torch.stack([torch.full((2, *SIZE), value) for value in [30.0] * 12 + [-20.0] * 12])
+    assert (steady_but([1, 3, 11, 13, 23], frames, ab) - ab).abs().max() < 1e-3
