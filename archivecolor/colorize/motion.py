@@ -22,7 +22,7 @@ of eleven clips steadier by 5 % in the middle (1 to 12 % on most), of a warping 
 SAME_SHOT = 0.3
 """Least `Link.likeness` of neighbours in one shot. Measured: cuts between any two of eleven clips reach 0.24 at most,
 neighbours in them, made to flicker by 30 % and very grainy, 0.46 at least, 0.80 as they are."""
-EXPLAINED = 0.93
+EXPLAINED = 0.95
 """Least mean of `Link.trust_back` of a frame that takes its colour from the one before."""
 
 _LEAST_PX = 32
