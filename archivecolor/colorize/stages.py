@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Final
@@ -19,6 +19,7 @@ from archivecolor.colorize.temporal import Steadier
 from archivecolor.colorize.workers import Workers
 from archivecolor.film import LumaFrame
 
+_NO_PICTURE: Final = np.empty((0, 0), np.uint8)
 EVERY: Final = 2
 """Of so many frames in a row the network is shown the first, where motion explains the others."""
 
@@ -28,6 +29,7 @@ class Batch:
     """Frames with what has been made of them so far.
 
     Attributes:
+        frames: in presentation order; without their luma once this is ``shown``, where colour is steadied.
         shown: what the network is shown of them, where their motion is looked for.
         counts: what reading had met (`ReadReport.counts`) when each of the frames was given.
         shot_starts: places in ``frames`` of those that begin a shot; found where colour is steadied over time.
@@ -81,6 +83,7 @@ def colour_batches(
     def show(batch: Batch) -> Batch:
         if batch.frames:
             batch.shown = colourist.show(batch.frames)
+            batch.frames = [replace(frame, luma=_NO_PICTURE) for frame in batch.frames]  # the decoder's memory is free
             colourist.glimpse(batch.shown)
         return batch
 
