@@ -257,7 +257,8 @@ class ColorizeConfig:
     takes on where motion is certain; 0 colours each frame by itself. ``shot_consistency`` keeps the colour of a shot
     level as well. With ``network_frames`` ``"all"`` the network colours every frame; with ``"fewer"`` every second one
     takes its colour from its neighbours, where their motion explains it, which needs ``temporal``; ``"auto"`` is fewer
-    on a CPU. ``chroma_upsampling`` is how the network's ab is brought to the size of the film's chroma.
+    on a CPU, from a ``temporal`` of 0.8 on. ``chroma_upsampling`` is how the network's ab is brought to the size of the
+    film's chroma.
     ``deinterlace`` makes progressive frames of interlaced ones, one (``"auto"``) or two of each (``"fields"``); where
     the luma plane goes through bit for bit, ``"auto"`` leaves them as they are. ``start_s`` and ``end_s`` cut, in
     seconds from the film's beginning. ``fps`` is the rate of an image sequence in frames a second, ``"24"``,

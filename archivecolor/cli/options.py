@@ -157,7 +157,7 @@ colour_options = _all(
         default="auto",
         show_default=True,
         help="Frames that the network colours; fewer leaves out every second one where its neighbours' colour, carried "
-        "along the motion, will do. auto is fewer on a CPU.",
+        "along the motion, will do. auto is fewer on a CPU, while --temporal is 0.8 or more.",
     ),
     click.option(
         "--shot-consistency",

@@ -35,8 +35,9 @@ class Shown:
         l_norm: (N, 1, h, w) what the network is shown of each, -1..1.
         whole: for each frame, whether that is all of it rather than the film's picture.
         glimpses: the frames as `motion.find_motion` takes them; empty until `Colourist.glimpse` was asked for them.
-        warps: the motion between each of them and the one before it, None where there is none, and
-        explained: whether the one before, moved, explains all of it; empty until `Colourist.link` was asked for them.
+        warps: the motion between each of them and the one before it, None where there is none.
+        explained: for each, whether the one before, moved, explains it. Both are empty until `Colourist.link` was asked
+            for them.
     """
 
     luma: Tensor
@@ -54,13 +55,13 @@ class Coloured:
     Attributes:
         ab: (N, 2, h, w) a and b, float32, of what the network was shown.
         carried: for each frame, whether it was left out, and has no ab of its own.
-        repeated: how many of the frames repeat an earlier one of them.
+        repeated: for each frame, whether it repeats an earlier one of them.
     """
 
     shown: Shown
     ab: Tensor
     carried: list[bool]
-    repeated: int = 0
+    repeated: list[bool]
 
 
 class Colourist:
@@ -118,8 +119,8 @@ class Colourist:
                 f"{self.source}: the network returned no usable colour for a frame; try --precision fp32, "
                 f"or other weights than {self.engine.weights_path}"
             )
-        carried = [not coloured for answer in answers for coloured in answer.coloured]
-        return Coloured(shown, ab, carried, sum(answer.repeated for answer in answers))
+        repeated = [repeats for answer in answers for repeats in answer.repeated]
+        return Coloured(shown, ab, [not asked for asked in wanted], repeated)
 
     def _ask(self, shown: Shown, wanted: Sequence[bool], numbers: Sequence[int]) -> Colours:
         some = slice(numbers[0], numbers[-1] + 1)

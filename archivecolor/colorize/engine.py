@@ -41,14 +41,12 @@ class Colours:
     """What the network says of some frames.
 
     Attributes:
-        ab: (N, 2, h, w) a and b, float32; 0 of frames that are not ``coloured``.
-        coloured: for each frame, whether it has colours.
-        repeated: how many frames repeat an earlier one of them.
+        ab: (N, 2, h, w) a and b, float32; 0 of frames that were not wanted.
+        repeated: for each frame, whether it repeats an earlier one of them, and has the same colours.
     """
 
     ab: Tensor
-    coloured: list[bool]
-    repeated: int
+    repeated: list[bool]
 
 
 class Engine:
@@ -156,23 +154,20 @@ class Engine:
 
     @torch.inference_mode()
     def colours(self, l_norm: Tensor, wanted: Sequence[bool] | None = None) -> Colours:
-        """The colours of the frames of a batch of `network_input`, or of those alone that are ``wanted``.
-
-        Frames that look the same have the same colours, wanted or not, from one of them.
-        """
+        """The colours of the frames of a batch of `network_input`, or of those alone that are ``wanted``."""
+        wanted = wanted or [True] * l_norm.shape[0]
         shown_first = _first_showings(l_norm)
-        distinct = sorted({first for n, first in enumerate(shown_first) if wanted is None or wanted[n]})
-        repeated = len(shown_first) - len(set(shown_first))
-        coloured = [first in distinct for first in shown_first]
-        if len(distinct) == len(shown_first):
-            return Colours(self._ask(l_norm), coloured, repeated)
-        ab = l_norm.new_zeros((len(shown_first), 2, *l_norm.shape[-2:]), dtype=torch.float32)
+        repeated = [first != number for number, first in enumerate(shown_first)]
+        asked = [first for first, is_wanted in zip(shown_first, wanted, strict=True) if is_wanted]
+        distinct = sorted(set(asked))
+        if len(distinct) == len(wanted):
+            return Colours(self._answer(l_norm), repeated)
+        ab = l_norm.new_zeros((len(wanted), 2, *l_norm.shape[-2:]), dtype=torch.float32)
         if distinct:
-            answers = self._ask(l_norm[distinct])
-            ab[coloured] = answers[[distinct.index(first) for first in shown_first if first in distinct]]
-        return Colours(ab, coloured, repeated)
+            ab[wanted] = self._answer(l_norm[distinct])[[distinct.index(first) for first in asked]]
+        return Colours(ab, repeated)
 
-    def _ask(self, l_norm: Tensor) -> Tensor:
+    def _answer(self, l_norm: Tensor) -> Tensor:
         return color.denormalise_ab((self._int8 or self._generator)(l_norm)) * self.saturation
 
     def within_memory(self, frames: Sequence[Frame], work: Callable[[Sequence[Frame]], Result]) -> list[Result]:

@@ -49,6 +49,8 @@ _IRREGULAR = ("undecodable_packets", "corrupt_frames", "moved_timestamps", "resi
 """Counts of what makes it unsafe to seek: frames may then come out otherwise than read from the beginning."""
 _FRAMES_TO_BEGIN = 4
 """So many uncompressed frames there has to be space for before work begins."""
+_LEAST_SPARING = 0.8
+"""Strength of steadying from which on a frame's own colour is so small a part of its average that it may be missing."""
 _SEEK_BEFORE_S = 1
 """How long before the first frame that is wanted reading begins: an interlaced frame may give two."""
 
@@ -86,9 +88,10 @@ def make_recombiner(info: FilmInfo, plan: OutputPlan, config: ColorizeConfig, de
 
 def steadying_of(info: FilmInfo, config: ColorizeConfig, engine: Engine) -> Steadying:
     """How this film's colour is steadied; the network is spared frames where its time is what the others wait for."""
-    spares = config.network_frames == "fewer" or (config.network_frames == "auto" and engine.device.type == "cpu")
-    rate = info.average_rate or Fraction(25)
-    return Steadying(config.temporal, config.shot_consistency, rate if spares and config.temporal else None)
+    averages_many = config.temporal >= _LEAST_SPARING if config.network_frames == "auto" else config.temporal > 0
+    may_spare = engine.device.type == "cpu" if config.network_frames == "auto" else config.network_frames == "fewer"
+    fps = (info.average_rate or Fraction(25)) if may_spare and averages_many else None
+    return Steadying(config.temporal, config.shot_consistency, fps)
 
 
 def frames_expected(info: FilmInfo, config: ColorizeConfig) -> int | None:

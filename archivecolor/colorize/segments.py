@@ -34,7 +34,7 @@ SHORTEST_PART: Final = 4
 """From this part of the longest length on, a segment ends where a shot ends."""
 MARGIN: Final = 8
 """Frames before a shot from which on its beginning is found again, and interlaced pictures are taken apart the same."""
-_NOTHING: Final = 2.0**-26
+_NOTHING: Final = 2.0**-30
 _SEGMENT_SUFFIX: Final = ".segment"
 
 SegmentWriter = FilmSegmentWriter | SequenceSegmentWriter
@@ -168,7 +168,6 @@ class SegmentSink:
     def take(self, batch: Batch) -> bool:
         """Write the batch's frames; False once the part has come to its end."""
         pictures = (picture for some in batch.planes for picture in zip(*some, strict=True))
-        repeated = batch.repeated
         for place, (frame, planes) in enumerate(zip(batch.frames, pictures, strict=True)):
             number, begins_shot = self._number, place in batch.shot_starts
             self._number += 1
@@ -178,9 +177,10 @@ class SegmentSink:
                 return False
             if self._is_to_write(number, frame, begins_shot):
                 self._write(number, frame, planes, begins_shot)
-                self._counts.update(repeated=repeated, carried=batch.carried[place], without_bars=batch.whole[place])
+                self._counts.update(
+                    repeated=batch.repeated[place], carried=batch.carried[place], without_bars=batch.whole[place]
+                )
                 self._count(batch.counts[place])
-                repeated = 0
             self._counted = batch.counts[place]
             self._previous_s = frame.time_s
         return True

@@ -19,9 +19,11 @@ from archivecolor.colorize.temporal import Steadier
 from archivecolor.colorize.workers import Workers
 from archivecolor.film import LumaFrame
 
-_NO_PICTURE: Final = np.empty((0, 0), np.uint8)
-EVERY: Final = 2
+_EVERY: Final = 2
 """Of so many frames in a row the network is shown the first, where motion explains the others."""
+_DENSE: Final = Fraction(3, 4)
+"""Of the usual time between two frames: below it none is spared."""
+_NO_PICTURE: Final = np.empty((0, 0), np.uint8)
 
 
 @dataclass
@@ -33,9 +35,8 @@ class Batch:
         shown: what the network is shown of them, where their motion is looked for.
         counts: what reading had met (`ReadReport.counts`) when each of the frames was given.
         shot_starts: places in ``frames`` of those that begin a shot; found where colour is steadied over time.
-        repeated: how many of the frames repeat an earlier one of them.
-        carried: for each of the frames, whether the network left it to its neighbours.
-        whole: for each of the frames, whether it was coloured with its bars.
+        repeated, carried, whole: for each of the frames, whether it repeats an earlier one of them, whether it has the
+            colours of its neighbours alone, and whether it was coloured with its bars.
     """
 
     frames: list[LumaFrame] = field(default_factory=list)
@@ -44,7 +45,7 @@ class Batch:
     coloured: Coloured | None = None
     planes: list[Planes] = field(default_factory=list)
     shot_starts: set[int] = field(default_factory=set)
-    repeated: int = 0
+    repeated: list[bool] = field(default_factory=list)
     carried: list[bool] = field(default_factory=list)
     whole: list[bool] = field(default_factory=list)
 
@@ -55,24 +56,35 @@ class Steadying:
 
     Attributes:
         strength, level: see `Steadier`.
-        spared_at: the rate of a film of which the network is spared every second frame, where the one before explains
+        sparing_fps: the rate of a film of which the network is spared every second frame, where the one before explains
             it; None where it is shown all of them.
     """
 
     strength: float = 0.0
     level: bool = False
-    spared_at: Fraction | None = None
+    sparing_fps: Fraction | None = None
 
     def __bool__(self) -> bool:
         return self.strength > 0 or self.level
 
     def wanted(self, before: LumaFrame | None, frames: Sequence[LumaFrame], explained: Sequence[bool]) -> list[bool]:
         """Which of the frames the network is to colour; ``before`` is the one before them."""
-        if self.spared_at is None:
-            return [True] * len(frames)
-        # By their times, since work that goes on in mid-film has to choose as work from its beginning did.
-        groups = [frame and round(frame.time_s * self.spared_at) // EVERY for frame in (before, *frames)]
-        return [one != other or not known for (one, other), known in zip(pairwise(groups), explained, strict=True)]
+        neighbours = pairwise([before, *frames])
+        return [
+            not (known and one is not None and other is not None and self._is_second(one, other))
+            for (one, other), known in zip(neighbours, explained, strict=True)
+        ]
+
+    def _is_second(self, one: LumaFrame, other: LumaFrame) -> bool:
+        """Whether the network may be spared ``other``, which follows ``one``.
+
+        By their times, since work that goes on in mid-film has to choose as work from its beginning did. Where frames
+        of a variable rate are denser than on average, many would be second.
+        """
+        if self.sparing_fps is None or (other.time_s - one.time_s) * self.sparing_fps < _DENSE:
+            return False
+        first, second = (round(frame.time_s * self.sparing_fps) // _EVERY for frame in (one, other))
+        return first == second
 
 
 def colour_batches(
@@ -137,8 +149,9 @@ def steadied(batches: Iterable[Batch], colourist: Colourist, workers: Workers, s
         if batch.shown:
             frame, glimpse = before or (None, None)
             colourist.link(batch.shown, glimpse)
-            wanted = steadying.wanted(frame, batch.frames, batch.shown.explained)
-            batch.coloured = batch.coloured or colourist.ask(batch.shown, wanted)
+            if batch.coloured is None:
+                wanted = steadying.wanted(frame, batch.frames, batch.shown.explained)
+                batch.coloured = colourist.ask(batch.shown, wanted)
         return batch
 
     steadier = Steadier(steadying.strength, level=steadying.level)

@@ -234,7 +234,7 @@ class Steadier:
             [frame.forward] = self._last.forward.onto([frame.own], warps.back, self.strength)
         self._last = frame
         self._shot.append(frame)
-        if sum(not one.alone for one in self._shot) >= BLOCK + LOOK_AHEAD:
+        if len(self._shot) >= BLOCK + LOOK_AHEAD:
             self._finish(BLOCK)
 
     def _finish_shot(self) -> None:
@@ -242,11 +242,11 @@ class Steadier:
         self._last = None
 
     def _finish(self, count: int) -> None:
-        """Steady ab of the first ``count`` frames of the shot that are not alone, and of those between them."""
-        chain = [frame for frame in self._shot if not frame.alone]
+        """Steady ab of the first ``count`` frames of the shot."""
+        chain = [(place, frame) for place, frame in enumerate(self._shot) if not frame.alone]
         backward: _Sums | None = None
         sought: list[tuple[_Frame, _Sums]] = []
-        for number, frame in reversed(list(enumerate(chain))):
+        for number, frame in reversed(chain):
             finishes = number < count
             if backward is None or frame.from_next is None:
                 sums = [frame.own, frame.forward]
@@ -256,19 +256,17 @@ class Steadier:
             backward = sums[0]
             if finishes:
                 sought.append((frame, sums[1]))
-            if sought and (len(sought) == _at_once(frame.ab.device) or number == 0):
+            if sought and (len(sought) == _at_once(frame.ab.device) or number == chain[0][0]):
                 averages = _Sums.average([both_ways for _, both_ways in sought])
-                for (finished, _), steady in zip(sought, torch.split(averages, 1), strict=True):
-                    finished.steady = steady
+                for (frame_of_sums, _), steady in zip(sought, torch.split(averages, 1), strict=True):
+                    frame_of_sums.steady = steady
                 sought.clear()
-        done = 0
-        while self._shot and done < count:
-            frame = self._shot.pop(0)
+        finished, self._shot = self._shot[:count], self._shot[count:]
+        for frame in finished:
             steady = frame.ab if frame.alone or frame.steady is None else frame.steady
             if self._leveller and not frame.alone:
                 steady = self._leveller(steady, frame.from_previous)
             self._finished.append(steady[0])
-            done += not frame.alone
             self._done += 1
 
 

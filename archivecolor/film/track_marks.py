@@ -49,7 +49,7 @@ def roles_of(stream: Stream) -> tuple[str, ...]:
 
 def lost_roles(format_name: str, roles: Iterable[str]) -> list[str]:
     """Those of a track's ``roles`` that a container of ``format_name`` cannot say."""
-    return [role for role in roles if role not in _tried_out(format_name, None, (role,))[1]]
+    return [role for role in roles if not {role, _SAME_AS.get(role)} & {*_tried_out(format_name, None, (role,))[1]}]
 
 
 @functools.cache

@@ -43,8 +43,11 @@ def worn(picture: np.ndarray, rng: np.random.Generator, grain: float = 4.0) -> n
     return np.clip(out, 0, 100).astype(np.float32)
 
 
-def make_shots(path: Path, lengths: Sequence[int], *, bits: int = 8) -> Path:
-    """A film without loss, 25 frames/s, of shots of these lengths, each a pan over a scene of its own."""
+def make_shots(path: Path, lengths: Sequence[int], *, bits: int = 8, flashes: Sequence[int] = ()) -> Path:
+    """A film without loss, 25 frames/s, of shots of these lengths, each a pan over a scene of its own.
+
+    Frames of a shot with the numbers ``flashes`` are of something else.
+    """
     with av.open(str(path), "w") as output:
         stream = output.add_stream("ffv1", rate=25, options={"level": "3", "g": "1"})
         stream.width = stream.height = SIDE_PX
@@ -52,7 +55,8 @@ def make_shots(path: Path, lengths: Sequence[int], *, bits: int = 8) -> Path:
         for shot, length in enumerate(lengths):
             scene = texture(shot, SIDE_PX)
             for number in range(length):
-                luma = 16 + moved(scene, 0.7 * number, -0.3 * number).clip(0, 100) * 2.19
+                seen = texture(99) if number in flashes else moved(scene, 0.7 * number, -0.3 * number)
+                luma = 16 + seen.clip(0, 100) * 2.19
                 codes = np.round(luma * (1 << bits - 8)).astype(np.uint8 if bits == 8 else np.uint16)
                 output.mux(stream.encode(luma_frame(codes, stream.pix_fmt)))
         output.mux(stream.encode(None))

@@ -66,7 +66,7 @@ def test_colours_of_repeated_frames(device: str, tiny_weights: Path) -> None:
     engine = engine_on(device, tiny_weights)
     colours = engine.colours(engine.network_input(torch.cat([one, one + 0.1, other, other, one])))
     ab = colours.ab
-    assert colours.repeated == 2
+    assert colours.repeated == [False, True, False, True, False]
     assert torch.equal(ab[0], ab[1]) and torch.equal(ab[2], ab[3])
     torch.testing.assert_close(ab[4], ab[0], atol=0.5, rtol=0)
 

@@ -177,7 +177,7 @@ def test_a_frame_without_colour_is_an_error(tmp_path: Path, engine: Engine, monk
     source = make_clip(tmp_path / "a.mp4", frames=4)
 
     def without_colour(l_norm: torch.Tensor, wanted: list[bool]) -> Colours:
-        return Colours(torch.full((len(l_norm), 2, 8, 8), torch.nan), wanted, 0)
+        return Colours(torch.full((len(l_norm), 2, 8, 8), torch.nan), wanted)
 
     monkeypatch.setattr(engine, "colours", without_colour)
     with pytest.raises(FilmDecodeError, match="no usable colour"):

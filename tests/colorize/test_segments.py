@@ -99,6 +99,24 @@ def test_interruptions_leave_no_trace_in_the_pixels(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("network_frames", ["auto", "all"])
+@pytest.mark.parametrize("flashes", [(), (12, 30, 31)])
+def test_work_that_goes_on_deep_in_a_shot_leaves_no_trace(
+    tmp_path: Path, engine: Engine, network_frames: Any, flashes: tuple[int, ...]
+) -> None:
+    """So deep that its beginning is of no consequence any more, and the work goes on from its midst."""
+    source = make_shots(tmp_path / "a.mkv", [320], flashes=flashes)
+    config = ColorizeConfig(network_frames=network_frames)
+    whole, resumed = tmp_path / "whole.mkv", tmp_path / "resumed.mkv"
+    colorize_film(source, whole, engine, config, FFV1, work=ONE_PIECE)
+    interrupted(source, resumed, engine, 250, config=config, settings=FFV1, work=SHORT)
+    restart = journal_of(resumed).read()[-1].restart
+    assert restart is not None and restart.number > 0
+    report = colorize_film(source, resumed, engine, config, FFV1, work=SHORT)
+    assert report.frames_kept and report.frames_written == 320
+    assert same(whole, resumed)
+
+
 def test_a_clock_that_starts_anew_is_no_matter_to_segments(tmp_path: Path, engine: Engine) -> None:
     reel = make_clip(tmp_path / "reel.ts", frames=50, sound="mp2", codec="mpeg2video", options={"bf": "2"}).path
     source = tmp_path / "a.ts"

@@ -44,6 +44,10 @@ def test_what_a_container_cannot_mark(container: str, kept: set[str]) -> None:
     assert set(lost_roles(container, roles)) == roles - kept
 
 
+def test_mp4s_one_word_for_two_roles_will_do() -> None:
+    assert lost_roles("mp4", ["captions", "descriptions"]) == []
+
+
 @pytest.fixture
 def swiss(tmp_path: Path) -> Path:
     """A film with sound in Swiss German, for the blind, and in English."""
