@@ -115,7 +115,8 @@ class SoundConverter:
     """One track of sound on its way through a decoder and ``output``'s encoder, each sample at its own time.
 
     Where the source's timestamps leave a gap there is silence, where they overlap the later sound gives way: then
-    sample number and time agree over the whole track. ``warnings`` says what was met.
+    sample number and time agree over the whole track. A single time that the next one contradicts, as that of the first
+    Vorbis packet of an Ogg page can be, counts for nothing. ``warnings`` says what was met.
     """
 
     def __init__(self, source: AudioStream, output: AudioStream, target: SoundTarget, offset_s: Fraction) -> None:
@@ -123,6 +124,7 @@ class SoundConverter:
         self._offset_s = offset_s
         self._resampler = AudioResampler(target.sample_format, target.layout, target.rate_hz)
         self._fifo = AudioFifo()
+        self._held: AudioFrame | None = None  # the newest frame, until the time of the one behind it is known
         self._next: int | None = None  # sample number, at the target's rate, of what comes next from the decoder
         self._written = 0
         self.warnings: list[str] = []
@@ -139,6 +141,7 @@ class SoundConverter:
     def finish(self) -> Iterator[Packet[AudioStream]]:
         """What decoder and encoder still hold."""
         yield from self._encode_all(self._decode(None))
+        yield from self._encode(None)
         for frame in self._resampler.resample(None):
             self._fifo.write(_untimed(frame))
         yield from self._drain(last=True)
@@ -155,13 +158,27 @@ class SoundConverter:
 
     def _encode_all(self, frames: list[AudioFrame]) -> Iterator[Packet[AudioStream]]:
         for frame in frames:
-            begins_s = None if frame.pts is None else frame.pts * Fraction(frame.time_base or 1) - self._offset_s
-            counts_samples = frame.time_base == Fraction(1, frame.sample_rate)
-            slip_s = Fraction(1, frame.sample_rate) if counts_samples else SLIP_S
-            for part in self._resampler.resample(frame):
-                self._place(part, begins_s, slip_s)
+            yield from self._encode(frame)
+
+    def _encode(self, behind: AudioFrame | None) -> Iterator[Packet[AudioStream]]:
+        """Place the frame that is held, now that the one ``behind`` it is there."""
+        frame, self._held = self._held, behind
+        if frame is None:
+            return
+        begins_s, next_s = self._time_s(frame), None if behind is None else self._time_s(behind)
+        counts_samples = frame.time_base == Fraction(1, frame.sample_rate)
+        slip_s = Fraction(1, frame.sample_rate) if counts_samples else SLIP_S
+        if self._next is not None and next_s is not None:
+            end_s = Fraction(self._next, self._target.rate_hz) + Fraction(frame.samples, frame.sample_rate)
+            if abs(next_s - end_s) <= slip_s:
                 begins_s = None
-            yield from self._drain()
+        for part in self._resampler.resample(frame):
+            self._place(part, begins_s, slip_s)
+            begins_s = None
+        yield from self._drain()
+
+    def _time_s(self, frame: AudioFrame) -> Fraction | None:
+        return None if frame.pts is None else frame.pts * Fraction(frame.time_base or 1) - self._offset_s
 
     def _place(self, part: AudioFrame, begins_s: Fraction | None, slip_s: Fraction) -> None:
         """Put samples behind those before, with silence or a cut between where their times ask for it."""

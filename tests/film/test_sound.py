@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from fractions import Fraction
@@ -14,6 +15,8 @@ import pytest
 
 from archivecolor.film import FilmReader, FilmWriter, OutputSettings, SidePacket, plan_output
 from archivecolor.film.pcm import PcmClock
+from archivecolor.film.sound import sound_target
+from archivecolor.film.streams import add_converter
 from archivecolor.film.written import check_film
 from tests.clips import luma_frame, make_clip, picture, read_back, tone
 from tests.film.test_writer import through
@@ -137,6 +140,24 @@ def test_sound_of_which_nothing_can_be_read_is_said(tmp_path):
         with FilmWriter(tmp_path / "b.mov", reader.info, plan) as writer:
             pass  # as of a file whose sound is cut away
     assert any("audio stream 1 is empty" in text for text in writer.warnings)
+
+
+@pytest.mark.parametrize("wrong_by", [448, -448])
+@pytest.mark.parametrize("wrong", [1, 2, 3])
+def test_one_wrong_time_is_no_gap_and_no_overlap(tmp_path, wrong, wrong_by):
+    sound = noise(20_000)
+    clip(tmp_path / "a.mp4", sound, "flac", [1000 * n for n in range(20)])
+    made = []
+    with av.open(str(tmp_path / "a.mp4")) as source, av.open(io.BytesIO(), "w", format="mov") as output:
+        track = source.streams.audio[0]
+        target = sound_target(track, "mov")
+        _, converter = add_converter(output, track, target, Fraction(0))
+        for number, packet in enumerate(packet for packet in source.demux(track) if packet.size):
+            packet.pts += wrong_by if number == wrong else 0
+            made += [bytes(encoded) for encoded in converter.convert(packet)]
+        made += [bytes(encoded) for encoded in converter.finish()]
+    assert np.array_equal(np.frombuffer(b"".join(made), np.int16), sound)
+    assert not converter.warnings
 
 
 def test_a_wild_time_is_no_gap(tmp_path):
