@@ -50,6 +50,7 @@ from archivecolor.film import (
     SequenceWriter,
     SidePacket,
     check_film,
+    exact_time,
     interleave,
     is_pattern,
 )
@@ -246,7 +247,10 @@ def _join(
     film: FilmPlan, segments: list[tuple[Segment, Path]], tags: dict[str, str], partial: Path
 ) -> FilmWriter | SequenceWriter:
     """Write the whole film to ``partial`` from its segments and the source's other streams."""
-    with open_writer(partial, film.output, film.info, film.plan, film.offset_s, tags) as writer:
+    info, end_s = film.info, None
+    if film.config.end_s is not None:
+        end_s = info.first_pts_ticks * info.time_base + exact_time(film.config.end_s)
+    with open_writer(partial, film.output, info, film.plan, film.offset_s, end_s, tags) as writer:
         if isinstance(writer, SequenceWriter):
             for _, path in segments:
                 writer.put(path)

@@ -60,9 +60,15 @@ def place_of(output: Path) -> Path:
 
 
 def open_writer(
-    partial: Path, output: Path, info: FilmInfo, plan: OutputPlan, offset_s: Fraction, tags: dict[str, str]
+    partial: Path,
+    output: Path,
+    info: FilmInfo,
+    plan: OutputPlan,
+    offset_s: Fraction,
+    end_s: Fraction | None,
+    tags: dict[str, str],
 ) -> FilmWriter | SequenceWriter:
-    """A writer to ``partial``, which is going to be `place_of` ``output``."""
+    """A writer to ``partial``, which is going to be `place_of` ``output``; the cut's bounds on the source's clock."""
     if is_pattern(output):
         return SequenceWriter(partial, output, info, plan)
-    return FilmWriter(partial, info, plan, offset_s=offset_s, extra_metadata=tags, shown_as=output)
+    return FilmWriter(partial, info, plan, offset_s=offset_s, end_s=end_s, extra_metadata=tags, shown_as=output)

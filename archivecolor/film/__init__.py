@@ -14,7 +14,7 @@ from archivecolor.film.profiles import (
     default_extension,
     plan_output,
 )
-from archivecolor.film.reader import FilmReader
+from archivecolor.film.reader import FilmReader, exact_time
 from archivecolor.film.samples import NEUTRAL_CHROMA, FilmSamples, picture_length_s, sample_frames
 from archivecolor.film.segment_writer import FilmSegmentWriter, SequenceSegmentWriter, Written, is_as_written
 from archivecolor.film.segments import SegmentFile, interleave
@@ -68,6 +68,7 @@ __all__ = [
     "after_deinterlacing",
     "check_film",
     "default_extension",
+    "exact_time",
     "holds_frames",
     "interleave",
     "is_as_written",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -210,8 +211,16 @@ class FilmReader:
             self._container, self._video = self._open("AUTO")
 
     def _cut(self, placed: Iterable[SidePacket]) -> Iterator[SidePacket]:
-        """The packets that begin in the cut."""
-        yield from (side for side in placed if self._in_cut(side.packet))
+        """The packets that begin in the cut, texts no longer than it."""
+        for side in placed:
+            if self._in_cut(side.packet):
+                self._shorten(side.packet)
+                yield side
+
+    def _shorten(self, packet: Packet[Stream]) -> None:
+        if self._end_s is not None and packet.stream.type == "subtitle" and packet.pts is not None and packet.duration:
+            left = math.ceil(self._end_s / packet.time_base) - packet.pts
+            packet.duration = max(1, min(packet.duration, left))
 
     def _in_cut(self, packet: Packet[Stream]) -> bool:
         if self._start_s is None and self._end_s is None:

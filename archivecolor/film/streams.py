@@ -254,16 +254,17 @@ def _why_not_data(info: FilmInfo, stream: Stream, codec: str, format_name: str) 
     return None
 
 
-def copy_chapters(source: InputContainer, output: OutputContainer, offset_s: Any) -> bool:
-    """The source's chapters, moved by the output's time offset; whether there are any."""
+def copy_chapters(source: InputContainer, output: OutputContainer, offset_s: Any, end_s: Fraction | None) -> bool:
+    """The source's chapters, moved by the output's time offset and cut at ``end_s``; whether there are any."""
     chapters = []
     for chapter in source.chapters():
         base = chapter["time_base"]
         if not base:
             continue
         shift = round(offset_s / base)
-        start, end = max(0, chapter["start"] - shift), chapter["end"] - shift
-        if end > 0:
+        last = chapter["end"] if end_s is None else min(chapter["end"], round(end_s / base))
+        start, end = max(0, chapter["start"] - shift), last - shift
+        if end > 0 and (end_s is None or start < end):
             chapters.append({**chapter, "start": start, "end": max(start, end)})
     if chapters:
         output.set_chapters(chapters)  # type: ignore[arg-type]

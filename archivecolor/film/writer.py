@@ -54,10 +54,10 @@ _MP4_TAGS: Final = _QUICKTIME_TAGS | {
 class FilmWriter:
     """Write a film to exactly ``path`` (its container comes from ``plan``, not from the name).
 
-    ``offset_s`` is subtracted from every time of every stream and of the chapters. ``extra_metadata`` joins the
-    source's tags. ``shown_as`` is the name that errors give, where ``path`` is temporary. As a context manager it
-    finishes the file; when the block raises, nothing more is encoded and the unfinished file is closed for the caller
-    to remove.
+    ``offset_s`` is subtracted from every time of every stream and of the chapters, which end at ``end_s`` on the
+    source's clock where a cut does. ``extra_metadata`` joins the source's tags. ``shown_as`` is the name that errors
+    give, where ``path`` is temporary. As a context manager it finishes the file; when the block raises, nothing more is
+    encoded and the unfinished file is closed for the caller to remove.
 
     Frame times are exact in MP4 and QuickTime, which take the source's time base; Matroska counts milliseconds.
     Raises `FilmEncodeError` for anything that keeps the file from being written: full disk, a refusing encoder.
@@ -70,12 +70,13 @@ class FilmWriter:
         plan: OutputPlan,
         *,
         offset_s: Fraction = Fraction(0),
+        end_s: Fraction | None = None,
         extra_metadata: dict[str, str] | None = None,
         shown_as: Path | None = None,
     ) -> None:
         self.path, self.info, self.plan = Path(path), info, plan
         self._shown_as = shown_as or self.path
-        self.offset_s = Fraction(offset_s)
+        self.offset_s, self._end_s = Fraction(offset_s), end_s
         self.frames = 0
         self.warnings: list[str] = []
         self.packets: Counter[int] = Counter()  # by stream index of the output, as is the next
@@ -129,7 +130,7 @@ class FilmWriter:
                     added, converter = add_converter(output, stream, converted[stream.index], self.offset_s)
                     self._side[stream.index], self._converters[stream.index] = added, converter
                     self._source = source
-            self._has_chapters = copy_chapters(source, output, self.offset_s)
+            self._has_chapters = copy_chapters(source, output, self.offset_s, self._end_s)
             output.start_encoding()
         finally:
             if self._source is None:

@@ -115,6 +115,19 @@ def test_bars_stay_neutral(tmp_path: Path, engine: Engine) -> None:
             assert np.abs(planes[1:, :, 20:76].astype(int) - 128).mean() > 3
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_cut_ends_the_chapters_too(tmp_path: Path, engine: Engine, suffix: str) -> None:
+    chapters = [(0, 400, "one"), (400, 1200, "two"), (1200, 2000, "three")]
+    source = make_clip(tmp_path / "a.mkv", frames=50, chapters=chapters).path
+    output = tmp_path / f"b{suffix}"
+    colorize_film(source, output, engine, ColorizeConfig(start_s=0.2, end_s=1.0))
+    with av.open(str(output)) as made:
+        found = [(c["metadata"]["title"], float(c["start"] * c["time_base"])) for c in made.chapters()]
+        assert found == [("one", 0.0), ("two", pytest.approx(0.2))]
+        assert max(float(c["end"] * c["time_base"]) for c in made.chapters()) == pytest.approx(0.8)
+        assert (made.duration or 0) / av.time_base < 0.85
+
+
 def test_a_cut_keeps_its_frames_and_begins_at_zero(tmp_path: Path, engine: Engine) -> None:
     source = make_clip(tmp_path / "a.mp4", frames=50, sound="aac")
     config = ColorizeConfig(device="cpu", batch_size=4, start_s=0.5, end_s=1.2)

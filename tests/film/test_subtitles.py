@@ -56,6 +56,14 @@ def said(path: Path) -> tuple[str, str | None, list[tuple[int, int, str]]]:
         return track.codec_context.name, track.language, lines
 
 
+@pytest.mark.parametrize(("form", "target"), [("subrip", "b.mkv"), ("subrip", "b.mp4"), ("ass", "b.mkv")])
+def test_a_cut_ends_a_text_too(tmp_path, form, target):
+    with_subtitles(tmp_path / "a.mkv", form)
+    through(tmp_path / "a.mkv", tmp_path / target, OutputSettings("h264"), start_s=0.1, end_s=0.7)
+    times = [(start, length) for start, length, text in said(tmp_path / target)[2] if text]
+    assert times == [(100, 300), (500, 100)]
+
+
 @pytest.mark.parametrize(
     ("source", "form", "target", "expected"),
     [
