@@ -14,7 +14,7 @@ import av
 import av.error
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Stream
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from archivecolor.errors import FilmDecodeError
@@ -225,6 +225,8 @@ class FilmReader:
     def _in_cut(self, packet: Packet[Stream]) -> bool:
         if self._start_s is None and self._end_s is None:
             return True
+        if packet.stream.disposition & Disposition.attached_pic:
+            return True  # cover art has no time: it belongs to every part of the film
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is None:
             return self._clock.last_pts is not None

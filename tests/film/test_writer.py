@@ -389,6 +389,10 @@ def test_cover_art_is_kept_or_said_to_be_left_out(tmp_path):
         with av.open(str(tmp_path / f"b{suffix}")) as source:
             covers = [s for s in source.streams if s.disposition & av.stream.Disposition.attached_pic]
             assert bool(covers) is kept and bool(plan.left_out) is not kept
+    through(tmp_path / "b.mp4", tmp_path / "c.mp4", start_s=0.04, end_s=0.08)
+    with av.open(str(tmp_path / "c.mp4")) as source:
+        [cover] = [s for s in source.streams if s.disposition & av.stream.Disposition.attached_pic]
+        assert bytes(next(source.demux(cover))) == jpeg
 
 
 @pytest.mark.parametrize("timecode", [{}, {"timecode": "01:00:00:00"}])
