@@ -336,7 +336,8 @@ class FilmWriter:
         """Tracks without a packet, which MP4 and QuickTime do not get; those of text end with an empty one."""
         if self.plan.format_name not in ("mp4", "mov"):
             return []
-        return [side for side in self._side.values() if side.type in ("audio", "data") and not self.bytes[side.index]]
+        tracks = [side for index, side in self._side.items() if not self.info.streams[index].is_attached_picture]
+        return [side for side in tracks if side.type in ("audio", "video", "data") and not self.bytes[side.index]]
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:
@@ -356,8 +357,8 @@ class FilmWriter:
                 for text in track.warnings:
                     self._warn(text)
             for index, stream in self._side.items():
-                if stream.type == "audio" and not self.packets[stream.index]:
-                    self._warn(f"audio stream {index} is empty: the source has nothing there that can be read")
+                if stream.type in ("audio", "video") and not self.packets[stream.index]:
+                    self._warn(f"{stream.type} stream {index} is empty: the source has nothing there that can be read")
         except (av.error.FFmpegError, OSError, FilmEncodeError) as error:
             self._give_up()
             raise self._failure(error) from error

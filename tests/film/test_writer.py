@@ -197,6 +197,22 @@ def test_a_cut_begins_at_zero(tmp_path):
     assert after.sound[0][1][-1] < Fraction(2, 5)
 
 
+def test_a_second_picture_that_a_cut_leaves_empty_is_said(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as output:
+        tracks = [output.add_stream("libx264", rate=25) for _ in range(2)]
+        for track in tracks:
+            track.width, track.height, track.pix_fmt = 64, 48, "yuv420p"
+        for track, frames in zip(tracks, (25, 1), strict=True):
+            for number in range(frames):
+                frame = luma_frame(picture(number, 64, 48), "yuv420p")
+                frame.pts = number
+                output.mux(track.encode(frame))
+            output.mux(track.encode(None))
+    _, writer = through(tmp_path / "a.mkv", tmp_path / "b.mp4", start_s=0.4)
+    assert [entry["output_index"] for entry in writer.stream_map()] == [0, None]
+    assert any("video stream 1 is empty" in text for text in writer.warnings)
+
+
 def test_time_code_goes_along(tmp_path):
     clip = make_clip(tmp_path / "a.mov", timecode="10:00:00:00", frames=25)
     plan, _ = through(clip.path, tmp_path / "b.mov")
