@@ -95,8 +95,12 @@ class FilmReader:
 
     @property
     def time_offset_s(self) -> Fraction:
-        """What to subtract from every time of every stream in an output: the cut's start, or the film's origin."""
-        return self._film.origin_s if self._start_s is None else self._start_s
+        """What to subtract from every time of every stream in an output: the cut's start, or the film's origin.
+
+        A whole number of ticks, or the picture could not be moved by it.
+        """
+        base = self._film.time_base
+        return self._film.origin_s if self._start_s is None else self._start_s // base * base
 
     def __enter__(self) -> FilmReader:
         return self

@@ -203,8 +203,9 @@ class SequenceReader:
         self.report = ReadReport()
         start = exact_time(start_s) if start_s else None
         self._start_s, self._end_s = start, None if end_s is None else exact_time(end_s)
-        self.time_offset_s = Fraction(0) if start is None else start
-        self._from_s = max(self.time_offset_s, from_s or Fraction(0))
+        base = self.info.time_base
+        self.time_offset_s = Fraction(0) if start is None else start // base * base
+        self._from_s = max(start or Fraction(0), from_s or Fraction(0))
 
     def __enter__(self) -> SequenceReader:
         return self

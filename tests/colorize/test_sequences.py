@@ -75,6 +75,13 @@ def test_every_frame_is_read_in_its_depth(tmp_path, kind, bits):
         assert all(np.array_equal(frame.luma, luma) for frame, luma in zip(read, made, strict=True))
 
 
+def test_a_cut_between_two_frames_moves_them_by_whole_ones(tmp_path):
+    frames(tmp_path / "in", "png", 8)
+    with SequenceReader(tmp_path / "in", RATE, start_s=2.5 / 18) as reader:
+        assert reader.time_offset_s == 2 / RATE
+        assert [item.time_s for item in reader] == [n / RATE for n in range(3, 6)]
+
+
 def test_a_missing_frame_is_named_before_any_work(tmp_path):
     frames(tmp_path / "in", "png", 8)
     (tmp_path / "in" / "scan_00088.png").unlink()

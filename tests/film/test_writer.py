@@ -197,6 +197,15 @@ def test_a_cut_begins_at_zero(tmp_path):
     assert after.sound[0][1][-1] < Fraction(2, 5)
 
 
+def test_a_cut_between_two_frames_keeps_picture_and_sound_in_step(tmp_path):
+    """AVI counts frames: a picture cannot be moved by less than one."""
+    clip = make_clip(tmp_path / "a.avi", codec="ffv1", frames=50, sound="pcm_s16le")
+    _, writer = through(clip.path, tmp_path / "b.mov", start_s=0.21)
+    before, after = read_back(clip.path), read_back(tmp_path / "b.mov")
+    assert after.times_s == [time_s - writer.offset_s for time_s in before.times_s if time_s >= Fraction("0.21")]
+    assert after.sound[0][1][0] == min(t for t in before.sound[0][1] if t >= Fraction("0.21")) - writer.offset_s
+
+
 def test_a_second_picture_that_a_cut_leaves_empty_is_said(tmp_path):
     with av.open(str(tmp_path / "a.mkv"), "w") as output:
         tracks = [output.add_stream("libx264", rate=25) for _ in range(2)]
