@@ -229,7 +229,8 @@ def _origin_s(container: InputContainer, first: int, time_base: Fraction) -> Fra
     if container.format.flags & TS_DISCONT:
         starts = [s.start_time * s.time_base for s in container.streams if s.start_time is not None and s.time_base]
         earliest_s = min([first * time_base, *starts])
-        if earliest_s > 0:  # less is sound of an Ogg file that has to be decoded and is not heard
+        # Before zero is, in Ogg, sound that has to be decoded and is not heard; elsewhere the clock has wrapped.
+        if earliest_s > 0 or container.format.name != "ogg":
             return earliest_s // time_base * time_base
     return min(Fraction(0), first * time_base)
 

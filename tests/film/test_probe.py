@@ -262,11 +262,19 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sound_starts", "first", "origin_s"),
-    [(-143, 0, 0), (-143, -2, Fraction(-2, 25)), (16_000, 30, 1), (16_100, 30, 1), (48_000, 30, Fraction(6, 5))],
+    ("name", "sound_starts", "first", "origin_s"),
+    [
+        ("ogg", -143, 0, 0),
+        ("ogg", -143, -2, Fraction(-2, 25)),
+        ("ogg", 16_000, 30, 1),
+        ("ogg", 16_100, 30, 1),
+        ("ogg", 48_000, 30, Fraction(6, 5)),
+        ("mpegts", -16_100, -25, Fraction(-26, 25)),  # both clocks wrapped, the sound began before the picture
+        ("mpegts", -16_000, 30, -1),
+    ],
 )
-def test_the_origin_is_a_tick_of_the_picture(sound_starts, first, origin_s):
+def test_the_origin_is_a_tick_of_the_picture(name, sound_starts, first, origin_s):
     """Speex in Ogg begins a few samples before zero; a picture that counts 25ths of a second cannot move by those."""
     sound = SimpleNamespace(start_time=sound_starts, time_base=Fraction(1, 16_000))
-    container: Any = SimpleNamespace(format=SimpleNamespace(flags=TS_DISCONT), streams=[sound])
+    container: Any = SimpleNamespace(format=SimpleNamespace(name=name, flags=TS_DISCONT), streams=[sound])
     assert _origin_s(container, first, Fraction(1, 25)) == origin_s
