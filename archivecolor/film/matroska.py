@@ -55,13 +55,20 @@ def _elements(data: bytes, start: int, end: int) -> Iterator[_Element]:
         start = payload + size
 
 
-def _encode(identity: bytes, payload: bytes, size_length: int | None = None) -> bytes:
-    length = size_length or next(n for n in range(1, 9) if len(payload) < (1 << 7 * n) - 1)
+def _encode(identity: bytes, payload: bytes, size_length: int = 1) -> bytes:
+    """An element whose size takes at least ``size_length`` bytes."""
+    length = next(n for n in range(size_length, 9) if len(payload) < (1 << 7 * n) - 1)
     return identity + (len(payload) | 1 << 7 * length).to_bytes(length, "big") + payload
 
 
+def _encode_again(element: _Element, payload: bytes) -> bytes:
+    """``element`` with another payload and, where that fits, a size as long as before."""
+    return _encode(element.identity, payload, element.payload - element.start - len(element.identity))
+
+
 def _number(value: int) -> bytes:
-    return value.to_bytes((value.bit_length() + 7) // 8 or 1, "big")
+    """As wide as any two that the muxer may have written with their unit: nothing that follows then moves back."""
+    return value.to_bytes(max(4, (value.bit_length() + 7) // 8), "big")
 
 
 def _with_checksum(parts: list[tuple[bytes, bytes]]) -> bytes:
@@ -165,12 +172,11 @@ def _new_tracks(data: bytes, tracks: _Element, number: int, width: int, height: 
                         if e.identity not in (_DISPLAY_WIDTH, _DISPLAY_HEIGHT, _DISPLAY_UNIT)
                     )
                     shown = _encode(_DISPLAY_WIDTH, _number(width)) + _encode(_DISPLAY_HEIGHT, _number(height))
-                    raw = _encode(_VIDEO, kept + shown)
+                    raw = _encode_again(child, kept + shown)
                 rebuilt += raw
-            whole = _encode(_TRACK_ENTRY, rebuilt)
+            whole = _encode_again(entry, rebuilt)
         parts.append((entry.identity, whole))
-    size_length = tracks.payload - tracks.start - len(_TRACKS)
-    return _encode(_TRACKS, _with_checksum(parts), size_length)
+    return _encode_again(tracks, _with_checksum(parts))
 
 
 def _new_seek_head(data: bytes, head: _Element, origin: int, first: int, last: int, growth: int) -> bytes:
@@ -186,5 +192,4 @@ def _new_seek_head(data: bytes, head: _Element, origin: int, first: int, last: i
                     at = child.payload - seek.start
                     raw[at : at + length] = (position - growth).to_bytes(length, "big")
         parts.append((seek.identity, bytes(raw)))
-    size_length = head.payload - head.start - len(_SEEK_HEAD)
-    return _encode(_SEEK_HEAD, _with_checksum(parts), size_length)
+    return _encode_again(head, _with_checksum(parts))

@@ -12,7 +12,7 @@ import pytest
 
 from archivecolor.errors import FilmEncodeError
 from archivecolor.film import FilmReader, FilmWriter, OutputSettings, SidePacket, plan_output
-from archivecolor.film.matroska import display_size
+from archivecolor.film.matroska import display_size, set_display_size
 from tests.clips import fill_plane, luma_frame, make_clip, picture, read_back
 
 X264 = OutputSettings("h264", preset="ultrafast")
@@ -186,6 +186,16 @@ def test_display_size_is_exact():
     for width, height, aspect in ((720, 576, Fraction(59, 54)), (720, 480, Fraction(8, 9)), (640, 360, Fraction(2))):
         wide, high = display_size(width, height, aspect)
         assert Fraction(wide, high) == Fraction(width, height) * aspect and high >= height
+
+
+@pytest.mark.parametrize("letters", range(24))
+def test_sample_aspect_is_recorded_beside_a_title_of_any_length(tmp_path, letters):
+    """The title stands before the tracks, whose place in the seek head takes a byte, then two."""
+    path = make_clip(tmp_path / "a.mkv", codec="ffv1", frames=1, metadata={"title": "a" * letters}).path
+    set_display_size(path, 1, 128, 48)
+    with av.open(str(path)) as source:
+        assert source.streams.video[0].sample_aspect_ratio == 2
+        assert source.metadata.get("title", "") == "a" * letters and len(list(source.decode(video=0))) == 1
 
 
 def test_a_cut_begins_at_zero(tmp_path):
