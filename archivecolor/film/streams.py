@@ -256,7 +256,8 @@ def _why_not_data(info: FilmInfo, stream: Stream, codec: str, format_name: str) 
 
 def copy_chapters(source: InputContainer, output: OutputContainer, offset_s: Any, end_s: Fraction | None) -> bool:
     """The source's chapters, moved by the output's time offset and cut at ``end_s``; whether there are any."""
-    chapters = []
+    chapters: list[dict[str, Any]] = []
+    in_a_track = output.format.name in ("mp4", "mov")
     for chapter in source.chapters():
         base = chapter["time_base"]
         if not base:
@@ -264,8 +265,12 @@ def copy_chapters(source: InputContainer, output: OutputContainer, offset_s: Any
         shift = round(offset_s / base)
         last = chapter["end"] if end_s is None else min(chapter["end"], round(end_s / base))
         start, end = max(0, chapter["start"] - shift), last - shift
-        if end > 0 and (end_s is None or start < end):
-            chapters.append({**chapter, "start": start, "end": max(start, end)})
+        if end <= 0 or (end_s is not None and start >= end):
+            continue
+        if in_a_track and not chapters and start:  # the first one is shown from zero on
+            chapters.append({**chapter, "id": 0, "start": 0, "end": start, "metadata": {"title": ""}})
+        titled = {"title": "", **chapter["metadata"]} if in_a_track else chapter["metadata"]
+        chapters.append({**chapter, "start": start, "end": max(start, end), "metadata": titled})
     if chapters:
         output.set_chapters(chapters)  # type: ignore[arg-type]
     return bool(chapters)

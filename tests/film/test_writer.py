@@ -430,6 +430,29 @@ def test_cover_art_is_kept_or_said_to_be_left_out(tmp_path):
         assert bytes(next(source.demux(cover))) == jpeg
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_chapters_keep_their_times(tmp_path, suffix):
+    """QuickTime's track of titles begins at zero, and has nothing for a chapter that has none."""
+    chapters = [(1000, 2000, "one"), (2000, 2600, None), (2600, 3000, "three")]
+    clip = make_clip(tmp_path / "a.mkv", codec="ffv1", frames=75)
+    with av.open(str(clip.path)) as source, av.open(str(tmp_path / "b.mkv"), "w") as output:
+        video = output.add_stream_from_template(source.streams.video[0], opaque=True)
+        output.set_chapters(
+            [
+                {"id": n, "start": a, "end": b, "time_base": Fraction(1, 1000), "metadata": {"title": t} if t else {}}
+                for n, (a, b, t) in enumerate(chapters, 1)
+            ]
+        )
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                output.mux(packet)
+    through(tmp_path / "b.mkv", tmp_path / f"c{suffix}")
+    front = [] if suffix == ".mkv" else [(0, 1000, None)]
+    made = read_back(tmp_path / f"c{suffix}").chapters
+    assert [(a, b, title or None) for a, b, title in made] == [*front, *chapters]
+
+
 @pytest.mark.parametrize("timecode", [{}, {"timecode": "01:00:00:00"}])
 def test_cover_art_in_mp4_is_told_by_the_place_where_it_is_read(tmp_path, timecode):
     jpeg = cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
