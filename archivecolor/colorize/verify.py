@@ -192,7 +192,9 @@ def _check_film(found: Verification, output: Path, source: Path | None, record: 
                 config = ColorizeConfig(**{name: value for name, value in settings.items() if name in known})
                 with open_reader(source, config) as source_reader:
                     original = _Track(source_reader)
-                    _compare_frames(found, original, made, keeps_luma)
+                    _compare_frames(found, original, made, keeps_luma and record["picture"]["lossless"])
+                    if keeps_luma and not record["picture"]["lossless"]:
+                        found.add("luma is the source's", None, f"{record['picture']['encoder']} is lossy")
                     _compare_packets(found, original, made, record["streams"])
             _check_decoding(found, made, record)
             _check_streams(found, made, record["streams"])

@@ -152,6 +152,8 @@ def plan_output(info: FilmInfo, output: Path, settings: OutputSettings | None = 
         full_range = False
         warnings.append(f"the source is full range; {encoder} in QuickTime is written as limited range")
     pix_fmt = _pixel_format(info, codec, settings, lossless, warnings)
+    if settings.keep_luma and not lossless:
+        warnings.append(f"{encoder} is lossy: the source's luma is only nearly kept; --codec ffv1 with .mkv keeps it")
     chosen = pixel_format(pix_fmt)
     assert chosen.log2_chroma is not None
     supported = {fmt.name for fmt in codec.video_formats or []}

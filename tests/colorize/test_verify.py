@@ -160,6 +160,14 @@ def test_changed_luma_is_found(film, engine):
     assert "times are the source's" not in names
 
 
+def test_luma_that_a_lossy_codec_changed_is_said_and_does_not_fail(film, engine, tmp_path):
+    report = colorize_film(film.path, tmp_path / "out.mp4", engine, LUMA, OutputSettings(keep_luma=True))
+    assert any("lossy" in text for text in report.warnings)
+    found = verify(tmp_path / "out.mp4")
+    assert found.passed
+    assert [check.passed for check in found.checks if check.name == "luma is the source's"] == [None]
+
+
 def test_a_source_that_is_gone_is_said_and_can_be_named(film, engine, tmp_path):
     output = master(film, engine)
     moved = tmp_path / "shelf.mkv"
