@@ -56,7 +56,8 @@ def tone(rate_hz: int, number: int, samples: int, fmt: str) -> av.AudioFrame:
     """Mono sine, ``samples`` long, starting at sample ``number``."""
     phase = (np.arange(samples) + number) * 440 * 2 * np.pi / rate_hz
     wave = np.sin(phase) * 0.5
-    array = (wave * 32767).astype(np.int16) if fmt.startswith("s16") else wave.astype(np.float32)
+    dtype = {"s16": np.int16, "s32": np.int32}.get(fmt[:3])
+    array = wave.astype(np.float32) if dtype is None else (wave * np.iinfo(dtype).max).astype(dtype)
     frame = av.AudioFrame.from_ndarray(array[None, :], format=fmt, layout="mono")
     frame.sample_rate, frame.pts, frame.time_base = rate_hz, number, Fraction(1, rate_hz)
     return frame

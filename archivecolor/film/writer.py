@@ -257,6 +257,7 @@ class FilmWriter:
         self._copy(side.stream_index, side.packet)
 
     def _copy(self, index: int, packet: Packet[Any]) -> None:
+        self._count_finer(packet, self._side[index].time_base)
         base = packet.time_base
         shift = round(self.offset_s / base)
         pts = packet.pts if packet.pts is not None else packet.dts
@@ -278,6 +279,15 @@ class FilmWriter:
         packet.pts, packet.dts = pts - shift, dts - shift
         packet.stream = self._side[index]
         self._mux_all([packet])
+
+    def _count_finer(self, packet: Packet[Any], wanted: Fraction | None) -> None:
+        """Divide the ticks of a container that counts in whole packets, as AVI does, where the offset lies between."""
+        parts = (self.offset_s / packet.time_base).denominator
+        if parts > 1 and wanted is not None and packet.time_base > wanted:
+            packet.pts = None if packet.pts is None else packet.pts * parts
+            packet.dts = None if packet.dts is None else packet.dts * parts
+            packet.duration = (packet.duration or 0) * parts
+            packet.time_base /= parts
 
     def _least_step(self, index: int, base: Fraction) -> int:
         """By how many ticks of ``base`` packets of a stream have to follow each other."""

@@ -105,7 +105,7 @@ def test_every_frame_at_its_own_time(tmp_path, suffix, time_base, pts):
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_sound_stays_in_step_with_a_picture_that_begins_late(tmp_path, suffix):
     pts = [2002 + 1001 * n for n in range(40)]
-    clip = make_clip(tmp_path / "a.mp4", time_base=Fraction(1, 30000), rate=30, pts=pts, sound="aac")
+    clip = make_clip(tmp_path / "a.mp4", time_base=Fraction(1, 30000), rate=30, pts=pts, sound="libmp3lame")
     through(clip.path, tmp_path / f"b{suffix}")
     assert_same_times(clip.path, tmp_path / f"b{suffix}")
     before, after = read_back(clip.path), read_back(tmp_path / f"b{suffix}")
@@ -216,6 +216,16 @@ def test_a_cut_between_two_frames_keeps_picture_and_sound_in_step(tmp_path):
     assert after.sound[0][1][0] == min(t for t in before.sound[0][1] if t >= Fraction("0.21")) - writer.offset_s
 
 
+def test_a_cut_moves_packets_that_avi_counts_whole_by_as_much_as_the_picture(tmp_path):
+    """AVI counts MP3 in packets of 1152 samples; a cut lies between two of them."""
+    clip = make_clip(tmp_path / "a.avi", codec="ffv1", frames=50, sound="libmp3lame")
+    _, writer = through(clip.path, tmp_path / "b.mkv", start_s=0.2)
+    before, after = read_back(clip.path), read_back(tmp_path / "b.mkv")
+    kept = [t - writer.offset_s for t in before.sound[0][1] if t >= Fraction("0.2")]
+    assert writer.offset_s == Fraction(1, 5)
+    assert all(abs(a - b) <= Fraction(1, 1000) for a, b in zip(after.sound[0][1], kept, strict=True))
+
+
 def test_a_second_picture_that_a_cut_leaves_empty_is_said(tmp_path):
     with av.open(str(tmp_path / "a.mkv"), "w") as output:
         tracks = [output.add_stream("libx264", rate=25) for _ in range(2)]
@@ -304,7 +314,7 @@ def test_sound_that_carries_no_times_or_goes_back_is_kept(tmp_path):
 
 
 def test_the_names_of_tracks_are_seen_in_every_container(tmp_path):
-    make_clip(tmp_path / "a.mkv", sound="aac")
+    make_clip(tmp_path / "a.mkv", sound="libmp3lame")
     with av.open(str(tmp_path / "a.mkv")) as source, av.open(str(tmp_path / "b.mkv"), "w") as output:
         tracks = [output.add_stream_from_template(stream) for stream in source.streams]
         tracks[1].metadata["title"] = "Kommentar"
