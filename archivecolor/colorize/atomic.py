@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,17 @@ def atomic_output(output: Path) -> Iterator[Path]:
             ) from error
     finally:
         _remove(partial)
+
+
+def require_place(output: Path) -> None:
+    """Find out before any work whether ``output`` can be put in place; raises `FilmEncodeError` when not."""
+    try:
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise FilmEncodeError(
+            f"{output}: cannot be written there ({error.strerror}); choose another place for the output"
+        ) from error
 
 
 def _is_running(pid_suffix: str) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from archivecolor import __version__
-from archivecolor.colorize.atomic import atomic_output
+from archivecolor.colorize.atomic import atomic_output, require_place
 from archivecolor.colorize.engine import Engine
 from archivecolor.colorize.journal import Segment
 from archivecolor.colorize.parts import Analysis, FilmPlan, analyse, colour_part
@@ -129,6 +129,7 @@ def make_film(
     with ExitStack() as stack:
         folder = WorkFolder(place, work)
         space = Space(folder.path, progress.say, stop, work.wait_for_space_s, output=place.parent)
+        space.patiently(lambda: require_place(place))
         space.patiently(lambda: stack.enter_context(folder))
         changes = space.patiently(lambda: folder.begin(identity_of(film, model), plan(film)))
         if changes:

@@ -295,6 +295,15 @@ def test_a_work_folder_elsewhere_that_is_kept(tmp_path: Path, engine: Engine) ->
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that not even root can write to")
+def test_a_place_that_cannot_be_written_to_is_found_before_the_work(tmp_path: Path, engine: Engine) -> None:
+    source = make_clip(tmp_path / "a.mp4", frames=10).path
+    work = WorkConfig(work_dir=str(tmp_path / "work"))
+    with pytest.raises(FilmEncodeError, match=r"/proc/b\.mp4: cannot be written there .* choose another place"):
+        colorize_film(source, Path("/proc/b.mp4"), engine, ColorizeConfig(), work=work)
+    assert not (tmp_path / "work").exists()
+
+
 def test_two_runs_on_one_output_do_not_meet(tmp_path: Path, engine: Engine) -> None:
     source, output = make_clip(tmp_path / "a.mp4", frames=10).path, tmp_path / "b.mp4"
     with WorkFolder(output, SHORT), pytest.raises(BusyError, match="another run"):
