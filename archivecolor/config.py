@@ -100,7 +100,8 @@ class TrainConfig:
     """Everything that decides what a training run learns; the defaults are the paper's (IV-A, IV-B; DESIGN section 4).
 
     ``batch_size`` counts photographs over all processes. The length of a run is ``images`` where given, else
-    ``epochs``. ``pretrain_images`` of them are a warm-up of the generator on the L1 term alone. ``balance`` evens
+    ``epochs``. ``pretrain_images`` of them are a warm-up of the generator without the adversarial term.
+    ``distribution_weight`` is that of `distribution_loss`, which the paper does not have. ``balance`` evens
     out the folders of the data: 0 draws every photograph equally often, 1 every folder. ``generator_widths`` and
     ``discriminator_widths`` replace the paper's channel counts, for smaller networks.
 
@@ -112,6 +113,7 @@ class TrainConfig:
     gan_loss: Literal["bce", "lsgan"] = "bce"
     l1_weight: float = 100.0
     adversarial_weight: float = 1.0
+    distribution_weight: float = 0.0
     size_px: int = 256
     batch_size: int = 16
     epochs: int = 200
@@ -147,7 +149,7 @@ class TrainConfig:
             raise ConfigError(f"images must be at least 1, not {self.images}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must be a whole number from 0 to below 2^63, not {self.seed}")
-        for name in ("l1_weight", "adversarial_weight", "lr_g", "lr_d", "pretrain_images"):
+        for name in ("l1_weight", "adversarial_weight", "distribution_weight", "lr_g", "lr_d", "pretrain_images"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be a number from 0 up, not {getattr(self, name)}")
         for name in ("beta1", "beta2", "val_fraction"):

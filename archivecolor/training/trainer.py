@@ -22,7 +22,7 @@ from archivecolor.training.batches import Batch, Batches
 from archivecolor.training.data import PhotoSet
 from archivecolor.training.distributed import Processes
 from archivecolor.training.graphs import GraphedUpdate
-from archivecolor.training.losses import adversarial_loss, discriminator_loss, l1_loss
+from archivecolor.training.losses import adversarial_loss, discriminator_loss, distribution_loss, l1_loss
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,9 @@ class Trainer:
             ab = self._parallel_generator(l_norm)
         terms = {"l1": l1_loss(ab, true_ab)}
         loss_g = config.l1_weight * terms["l1"]
+        if config.distribution_weight:
+            terms["distribution"] = distribution_loss(l_norm, ab, true_ab)
+            loss_g = loss_g + config.distribution_weight * terms["distribution"]
 
         if adversarial:
             # Discriminators: true colour is real, the generator's is not; each at full weight (eq. 4).

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from archivecolor.training.losses import adversarial_loss, discriminator_loss, l1_loss
+from archivecolor.training.losses import adversarial_loss, discriminator_loss, distribution_loss, l1_loss
 
 
 @pytest.fixture
@@ -56,3 +56,42 @@ def test_l1_is_a_mean_over_both_channels_in_float32() -> None:
     loss = l1_loss(ab, truth)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(0.15)
+
+
+def halves(first: float, second: float, channels: int) -> torch.Tensor:
+    """One picture, the left half of one value and the right half of another."""
+    return torch.tensor([first, second]).repeat_interleave(4).expand(1, channels, 8, 8)
+
+
+def test_the_distribution_does_not_ask_where_a_colour_is() -> None:
+    grey = torch.zeros(1, 1, 8, 8)
+    assert distribution_loss(grey, halves(0.5, -0.5, 2), halves(-0.5, 0.5, 2)).item() == pytest.approx(0, abs=1e-6)
+    assert l1_loss(halves(0.5, -0.5, 2), halves(-0.5, 0.5, 2)).item() == pytest.approx(1)
+
+
+def test_the_distribution_asks_how_bright_a_colour_is() -> None:
+    lightness = halves(-0.8, 0.8, 1)
+    assert distribution_loss(lightness, halves(0.5, -0.5, 2), halves(-0.5, 0.5, 2)).item() > 0.1
+
+
+def test_a_shift_of_all_colours_is_its_mean_over_the_directions() -> None:
+    torch.manual_seed(0)
+    lightness, truth = torch.rand(2, 1, 8, 8), torch.rand(2, 2, 8, 8)
+    shifted = truth + torch.tensor([0.3, 0.0])[None, :, None, None]
+    mean = sum(abs(math.cos(n * math.pi / 8)) for n in range(8)) / 8
+    assert distribution_loss(lightness, shifted, truth).item() == pytest.approx(0.3 * mean, abs=1e-5)
+
+
+def test_the_distribution_spreads_colours_that_nothing_tells_apart() -> None:
+    """L1 alone is content with grey here; photographs are as often red as green."""
+    torch.manual_seed(0)
+    lightness = torch.zeros(8, 1, 16, 16)
+    truth = (torch.randint(0, 2, (8, 2, 1, 1)) * 1.0 - 0.5).expand(8, 2, 16, 16)
+    ab = (torch.randn(8, 2, 16, 16) * 0.01).requires_grad_()
+    optimiser = torch.optim.Adam([ab], 0.02)
+    for _ in range(100):
+        optimiser.zero_grad()
+        distribution_loss(lightness, ab, truth).backward()
+        optimiser.step()
+    pooled = torch.nn.functional.avg_pool2d(ab.detach(), 2)
+    assert pooled.abs().mean().item() == pytest.approx(0.5, abs=0.1)

@@ -159,6 +159,16 @@ def test_warm_up_is_l1_alone(tiny_config: TrainConfig, tiny_photos: PhotoSet) ->
     assert set(trainer.train_step()) == {"l1", "d_real", "d_fake", "g_adversarial"}
 
 
+def test_the_distribution_counts_as_much_as_asked(tiny_config: TrainConfig, tiny_photos: PhotoSet) -> None:
+    trained = {}
+    for weight in (0.0, 50.0):
+        trainer = Trainer(replace(tiny_config, pretrain_images=8, distribution_weight=weight), tiny_photos, CPU)
+        terms = [trainer.train_step() for _ in range(3)]
+        assert ["distribution" in names for names in terms] == [weight > 0] * 3
+        trained[weight] = [p.detach() for p in trainer.generator.parameters()]
+    assert not all(torch.equal(p, q) for p, q in zip(*trained.values(), strict=True))
+
+
 def test_the_average_follows_the_generator(tiny_config: TrainConfig, tiny_photos: PhotoSet) -> None:
     trainer = Trainer(replace(tiny_config, ema=0.5), tiny_photos, CPU)
     averaged = {name: p.detach().clone() for name, p in trainer.generator.named_parameters()}
@@ -223,7 +233,7 @@ def test_the_averages_batch_norms_are_its_own(tiny_config: TrainConfig, tiny_pho
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_cuda_graph_trains_the_same(tiny_config: TrainConfig, tiny_photos: PhotoSet) -> None:
     """Both phases, under a learning rate that changes from step to step, and resumed."""
-    config = replace(tiny_config, pretrain_images=24, lr_schedule="linear")
+    config = replace(tiny_config, pretrain_images=24, lr_schedule="linear", distribution_weight=20.0)
     device = torch.device("cuda")
     eager, graphed = (Trainer(config, tiny_photos, device, cuda_graph=on) for on in (False, True))
     for _ in range(eager.total_steps):
