@@ -5,6 +5,9 @@ Only `archivecolor.cli` turns them into printed lines and exit codes.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 
 class ArchiveColorError(Exception):
     """Base of every error that archivecolor raises on purpose."""
@@ -50,3 +53,10 @@ def may_pass(error: ArchiveColorError) -> bool:
     """Whether another try may go well, because the machine failed, and not the film or what was asked for."""
     lasting = (FilmOpenError, FilmDecodeError, WeightsError, DataError, ConfigError)
     return not isinstance(error, lasting) or isinstance(error.__cause__, (OSError, MemoryError))
+
+
+def missing(path: Path) -> str:
+    """In words, that there is nothing at ``path``, which may have been meant as an address in the network."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+        return f"{str(path).replace(':/', '://', 1)}: films are not read over the network; download it first"
+    return f"{path}: no such file or folder"

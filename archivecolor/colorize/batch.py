@@ -27,6 +27,7 @@ from archivecolor.errors import (
     FilmEncodeError,
     StoppedError,
     may_pass,
+    missing,
 )
 from archivecolor.film import (
     CONTAINERS,
@@ -103,7 +104,7 @@ def plan_jobs(
         return [_sequence_job(inputs[0], output)]
     for path in inputs:
         if not path.exists():
-            raise DataError(f"{path}: no such file or folder")
+            raise DataError(missing(path))
     if not (into_folder or len(inputs) > 1 or inputs[0].is_dir() or output.is_dir()):
         jobs = [Job(inputs[0], output)]
     else:

@@ -12,7 +12,7 @@ from av.container import InputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from archivecolor.errors import FilmOpenError
+from archivecolor.errors import FilmOpenError, missing
 from archivecolor.film.channels import put_in_order
 
 # Demuxers that turn text or scripts into pictures, or follow lists of other files (and wait for a live one to grow):
@@ -46,7 +46,7 @@ def open_film(path: Path) -> InputContainer:
     Metadata that is not UTF-8 is kept as surrogates. Only local files are followed, never the network.
     """
     if not path.exists():
-        raise FilmOpenError(f"{path}: no such file")
+        raise FilmOpenError(missing(path))
     if path.is_dir():
         raise FilmOpenError(f"{path}: is a folder, not a film")
     if not path.is_file():

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from archivecolor.errors import FilmEncodeError, FilmOpenError
+from archivecolor.errors import FilmEncodeError, FilmOpenError, missing
 from archivecolor.film.pixels import Plane, rgb_to_luma
 from archivecolor.film.still_tags import StillTags, tagged_jpeg, tagged_png, tagged_tiff
 
@@ -58,7 +58,7 @@ def read_still(path: Path) -> Still:
     try:
         raw = np.fromfile(path, np.uint8)
     except FileNotFoundError as error:
-        raise FilmOpenError(f"{path}: no such file") from error
+        raise FilmOpenError(missing(path)) from error
     except IsADirectoryError as error:
         raise FilmOpenError(f"{path}: is a folder, not a still") from error
     except OSError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from click.testing import CliRunner
 
 from archivecolor.cli import main
@@ -72,3 +73,12 @@ def test_a_readable_table(tmp_path: Path) -> None:
 def test_a_missing_film(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["inspect", str(tmp_path / "none.mp4")])
     assert result.exit_code == 1 and result.stderr.startswith("error: ") and "none.mp4" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["colorize", "-o", "out.mp4"]])
+def test_an_address_in_the_network_is_no_missing_file(command: list[str]) -> None:
+    result = CliRunner().invoke(main, [*command, "https://example.org/film.mp4"])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: https://example.org/film.mp4: films are not read over the network; download it first\n"
+    )
