@@ -57,6 +57,6 @@ def may_pass(error: ArchiveColorError) -> bool:
 
 def missing(path: Path) -> str:
     """In words, that there is nothing at ``path``, which may have been meant as an address in the network."""
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+    if re.match(r"(https?|ftps?|sftp|rtsp|rtmp|smb|s3):/", str(path), re.IGNORECASE):
         return f"{str(path).replace(':/', '://', 1)}: films are not read over the network; download it first"
     return f"{path}: no such file or folder"

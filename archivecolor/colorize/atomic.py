@@ -49,8 +49,12 @@ def atomic_output(output: Path) -> Iterator[Path]:
 
 
 def require_place(output: Path) -> None:
-    """Find out before any work whether ``output`` can be put in place; raises `FilmEncodeError` when not."""
+    """Make ``output``'s folder, and find out before any work whether it can be put there.
+
+    Raises `FilmEncodeError` when not.
+    """
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output.parent):
             pass
     except OSError as error:

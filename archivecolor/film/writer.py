@@ -45,6 +45,7 @@ _TS_NONSTRICT: Final = 0x20000  # AVFMT_TS_NONSTRICT: packets of a stream may sh
 _QUICKTIME_TAGS: Final = {
     "title", "artist", "genre", "date", "comment", "album", "copyright", "creation_time", "timecode", "encoder",
 }  # fmt: skip
+_MOST_DENOMINATOR: Final = (1 << 31) - 1  # of a time base, in FFmpeg
 _MP4_TAGS: Final = _QUICKTIME_TAGS | {
     "album_artist", "composer", "grouping", "lyrics", "description", "synopsis", "show", "episode_id", "network",
     "keywords", "location",
@@ -170,7 +171,7 @@ class FilmWriter:
         return added
 
     def _with_own_timecode(self, tags: dict[str, str]) -> dict[str, str]:
-        """Tags whose time code is that of the first frame of the cut, at the output's rate."""
+        """Tags whose time code is that of the output's zero, at its rate."""
         rate = self.info.average_rate or Fraction(25)
         skipped = round((self.offset_s - self.info.first_pts_ticks * self.info.time_base) * rate)
         own = dict(tags)
@@ -283,7 +284,8 @@ class FilmWriter:
     def _count_finer(self, packet: Packet[Any], wanted: Fraction | None) -> None:
         """Divide the ticks of a container that counts in whole packets, as AVI does, where the offset lies between."""
         parts = (self.offset_s / packet.time_base).denominator
-        if parts > 1 and wanted is not None and packet.time_base > wanted:
+        fits = packet.time_base.denominator * parts <= _MOST_DENOMINATOR
+        if parts > 1 and fits and wanted is not None and packet.time_base > wanted:
             packet.pts = None if packet.pts is None else packet.pts * parts
             packet.dts = None if packet.dts is None else packet.dts * parts
             packet.duration = (packet.duration or 0) * parts

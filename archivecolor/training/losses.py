@@ -58,7 +58,7 @@ def distribution_loss(l_norm: Tensor, ab_norm: Tensor, true_ab_norm: Tensor) -> 
     Where L1 is unsure of a colour it settles for grey; this term has the batch as a whole hold as much of each colour
     as the photographs do. It is a sliced Wasserstein distance (Bonneel et al. 2015) over fixed directions of (L, a, b),
     so that dark and bright colours are told apart, after averaging over 2x2 pixels, so that no pattern of single
-    pixels helps.
+    pixels helps. Of several processes each takes its own share of the batch.
 
     Args:
         l_norm: (N, 1, H, W) lightness in -1..1.

@@ -304,6 +304,13 @@ def test_a_place_that_cannot_be_written_to_is_found_before_the_work(tmp_path: Pa
     assert not (tmp_path / "work").exists()
 
 
+def test_the_folder_of_an_output_is_made(tmp_path: Path, engine: Engine) -> None:
+    source = make_clip(tmp_path / "a.mp4", frames=10).path
+    work = WorkConfig(work_dir=str(tmp_path / "work"))
+    report = colorize_film(source, tmp_path / "new" / "er" / "b.mp4", engine, ColorizeConfig(), work=work)
+    assert report.frames_written == 10 and report.output.is_file()
+
+
 def test_two_runs_on_one_output_do_not_meet(tmp_path: Path, engine: Engine) -> None:
     source, output = make_clip(tmp_path / "a.mp4", frames=10).path, tmp_path / "b.mp4"
     with WorkFolder(output, SHORT), pytest.raises(BusyError, match="another run"):

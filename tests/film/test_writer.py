@@ -226,6 +226,17 @@ def test_a_cut_moves_packets_that_avi_counts_whole_by_as_much_as_the_picture(tmp
     assert all(abs(a - b) <= Fraction(1, 1000) for a, b in zip(after.sound[0][1], kept, strict=True))
 
 
+def test_a_cut_whose_ticks_ffmpeg_cannot_count_moves_sound_to_the_nearest_packet(tmp_path):
+    """The offset and packets of 1024 samples have no common tick that fits a time base."""
+    clip = make_clip(tmp_path / "a.avi", codec="ffv1", frames=50, sound="aac", rate=Fraction(10_000_019, 417_083))
+    _, writer = through(clip.path, tmp_path / "b.mkv", start_s=0.3)
+    packet_s = Fraction(1024, 48_000)
+    assert (writer.offset_s / packet_s).denominator * packet_s.denominator > 2**31
+    before, after = read_back(clip.path), read_back(tmp_path / "b.mkv")
+    kept = [t - writer.offset_s for t in before.sound[0][1] if t >= Fraction("0.3")]
+    assert all(abs(a - b) <= packet_s / 2 for a, b in zip(after.sound[0][1], kept, strict=True))
+
+
 def test_a_second_picture_that_a_cut_leaves_empty_is_said(tmp_path):
     with av.open(str(tmp_path / "a.mkv"), "w") as output:
         tracks = [output.add_stream("libx264", rate=25) for _ in range(2)]
