@@ -1,4 +1,4 @@
-"""The terms of the paper's objective (eq. 3 to 6).
+"""The terms of the paper's objective (eq. 3 to 6), and one beside it.
 
 The adversarial terms take a list of patch logits, one tensor a discriminator (III-D), and sum over the
 discriminators what is averaged over patches.

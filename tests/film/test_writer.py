@@ -105,7 +105,7 @@ def test_every_frame_at_its_own_time(tmp_path, suffix, time_base, pts):
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_sound_stays_in_step_with_a_picture_that_begins_late(tmp_path, suffix):
     pts = [2002 + 1001 * n for n in range(40)]
-    clip = make_clip(tmp_path / "a.mp4", time_base=Fraction(1, 30000), rate=30, pts=pts, sound="libmp3lame")
+    clip = make_clip(tmp_path / "a.mp4", time_base=Fraction(1, 30000), rate=30, pts=pts, sound="aac")
     through(clip.path, tmp_path / f"b{suffix}")
     assert_same_times(clip.path, tmp_path / f"b{suffix}")
     before, after = read_back(clip.path), read_back(tmp_path / f"b{suffix}")
@@ -325,7 +325,7 @@ def test_sound_that_carries_no_times_or_goes_back_is_kept(tmp_path):
 
 
 def test_the_names_of_tracks_are_seen_in_every_container(tmp_path):
-    make_clip(tmp_path / "a.mkv", sound="libmp3lame")
+    make_clip(tmp_path / "a.mkv", sound="aac")
     with av.open(str(tmp_path / "a.mkv")) as source, av.open(str(tmp_path / "b.mkv"), "w") as output:
         tracks = [output.add_stream_from_template(stream) for stream in source.streams]
         tracks[1].metadata["title"] = "Kommentar"
